@@ -1,0 +1,191 @@
+"""An Experiment: one training as a value, and the key that names its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+# The version of the numbers that a training makes. It is part of every key: raise it when a
+# change moves results (tests/test_golden.py fails until then), and old results are kept apart.
+NUMERICS = 1
+
+CHOICES = {
+    "model": ("conv2", "conv4", "conv6", "conv8", "resnet19", "linear"),
+    "neuron": ("relu", "sign", "lif"),
+    "weights": ("float", "binary"),
+    "search": ("none", "edge-popup", "random-readout", "random-trained", "found-mask-trained"),
+    "reset": ("zero", "subtract"),
+    "surrogate": ("atan", "fast_sigmoid", "sigmoid", "triangle", "straight_through"),
+    "loss": ("mean", "per-step"),
+    "optimizer": ("adam", "sgd"),
+    "schedule": ("cosine", "constant"),
+    "augment": ("none", "crop", "crop-flip", "crop-flip-cutout"),
+}
+# field: (is right, what is right)
+RANGES = {
+    "width": (lambda v: 0 < v <= 8, "above 0 and at most 8"),
+    "image_size": (lambda v: v == 0 or 8 <= v <= 1024, "0 (the data set's own) or 8 to 1024 pixels"),
+    "train_images": (lambda v: v >= 0, "0 (all) or a number of images"),
+    "sparsity": (lambda v: 0 <= v < 1, "a fraction removed, at least 0 and below 1"),
+    "timesteps": (lambda v: 1 <= v <= 1024, "1 to 1024 steps"),
+    "beta": (lambda v: 0 <= v <= 1, "0 to 1"),
+    "threshold": (lambda v: v > 0, "above 0"),
+    "epochs": (lambda v: v >= 1, "at least 1"),
+    "batch_size": (lambda v: v >= 2, "at least 2 (normalisation needs two images)"),
+    "lr": (lambda v: v > 0, "above 0"),
+    "momentum": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    "weight_decay": (lambda v: v >= 0, "0 or above"),
+    "seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training, fully described (method of Cheng et al. 2023, arXiv 2311.12060).
+
+    neuron, weights, search : the three switches that make every row of the paper's Table 1.
+        `search="edge-popup"` finds a ticket; with `weights="binary"` it is the multi-prize
+        ticket. `"random-readout"`, `"random-trained"` and `"found-mask-trained"` are controls.
+    sparsity : the fraction of weights *removed* in every layer, in (0, 1) for a ticket, 0 dense.
+    image_size : images are area-averaged to this many pixels a side; 0 keeps their size.
+    train_images : use only the first so many training images; 0 means all.
+    timesteps : steps of the LIF neuron for an image; frames of an event recording.
+    beta, threshold, reset, surrogate : of the LIF neuron; other neurons ignore them.
+    affine : batch normalisation with learned scale and shift (dense rows only).
+    epochs, batch_size, optimizer, lr, momentum, weight_decay, schedule, augment, loss : the recipe;
+        momentum is SGD's. Tickets use it on their scores, controls and dense rows on weights.
+    source : for `found-mask-trained`, the experiment whose ticket gives the mask.
+
+    Raises ValueError naming everything that is wrong at once. A field's default never changes.
+    """
+
+    dataset: str
+    model: str = "conv4"
+    width: float = 1.0
+    image_size: int = 0
+    train_images: int = 0
+    neuron: str = "lif"
+    weights: str = "float"
+    search: str = "none"
+    sparsity: float = 0.0
+    timesteps: int = 4
+    beta: float = 0.99
+    threshold: float = 1.0
+    reset: str = "zero"
+    surrogate: str = "atan"
+    affine: bool = False
+    loss: str = "mean"
+    epochs: int = 100
+    batch_size: int = 128
+    optimizer: str = "adam"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    augment: str = "none"
+    seed: int = 0
+    source: Experiment | None = None
+
+    def __post_init__(self):
+        problems = []
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), field.type
+            if kind == "float" and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, field.name, value)
+            if field.name == "source":
+                if not (value is None or isinstance(value, Experiment)):
+                    problems.append(f"source={value!r}: give an Experiment or None")
+            elif type(value).__name__ != kind:
+                problems.append(f"{field.name}={value!r} is a {type(value).__name__}, want {kind}")
+            elif kind == "float" and not math.isfinite(value):
+                problems.append(f"{field.name}={value!r}: give a finite number")
+            elif field.name in CHOICES and value not in CHOICES[field.name]:
+                problems.append(f"{field.name}={value!r}: choose from {', '.join(CHOICES[field.name])}")
+            elif field.name in RANGES and not RANGES[field.name][0](value):
+                problems.append(f"{field.name}={value!r}: give {RANGES[field.name][1]}")
+        if not problems:
+            problems = self._contradictions()
+        if problems:
+            raise ValueError("Experiment: " + "; ".join(problems))
+
+    def _contradictions(self):
+        problems = []
+        if self.search == "none" and self.sparsity:
+            problems.append(f"sparsity={self.sparsity} needs a search (search='edge-popup'); dense means sparsity=0")
+        if self.search != "none" and not self.sparsity:
+            problems.append(f"search={self.search!r} needs a sparsity above 0 and below 1")
+        if self.search == "edge-popup" and self.affine:
+            problems.append("affine=True: a ticket search trains nothing but scores; leave affine=False")
+        if (self.search == "found-mask-trained") != (self.source is not None):
+            problems.append("source goes with search='found-mask-trained', and only with it")
+        if self.source is not None:
+            if self.source.search != "edge-popup":
+                problems.append("source must be a ticket search (search='edge-popup')")
+            for name in ("dataset", "model", "width", "image_size", "sparsity"):
+                mine, theirs = getattr(self, name), getattr(self.source, name)
+                if mine != theirs:
+                    problems.append(f"source has {name}={theirs!r}, this experiment {mine!r}: they must be equal")
+        if self.model == "linear" and (self.search != "none" or self.weights != "float" or self.affine):
+            problems.append("model='linear' is a dense float classifier: leave search, weights and affine alone")
+        return problems
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the network unrolls its neurons over time."""
+        return self.neuron == "lif" and self.model != "linear"
+
+    def replace(self, **changes) -> Experiment:
+        """A copy with some fields changed; unknown names are refused."""
+        unknown = set(changes) - {f.name for f in dataclasses.fields(self)}
+        if unknown:
+            raise ValueError(f"Experiment has no {', '.join(sorted(unknown))}")
+        return dataclasses.replace(self, **changes)
+
+    def spec(self) -> dict:
+        """Every field as plain JSON values (what `experiment.json` holds)."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        out["source"] = self.source.spec() if self.source else None
+        return out
+
+    def canonical(self) -> dict:
+        """What the training depends on: fields that differ from their default and are read at all."""
+        unread = set()
+        if not self.spiking:
+            unread |= {"beta", "threshold", "reset", "surrogate"}
+            if not self.dataset.endswith(EVENT_SUFFIXES):
+                unread |= {"timesteps", "loss"}
+        if self.model == "linear":
+            unread |= {"neuron", "width"}
+        if self.optimizer != "sgd":
+            unread.add("momentum")
+        out = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name not in unread and (f.default is dataclasses.MISSING or value != f.default):
+                out[f.name] = value.canonical() if isinstance(value, Experiment) else value
+        return out
+
+    @property
+    def key(self) -> str:
+        """20 hex digits that name this training's result."""
+        text = json.dumps([NUMERICS, self.canonical()], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @classmethod
+    def from_spec(cls, spec: dict) -> Experiment:
+        """The inverse of `spec()`; unknown fields are refused by name."""
+        unknown = set(spec) - {f.name for f in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"Experiment has no {', '.join(sorted(unknown))}; was it written by a newer version?")
+        spec = dict(spec)
+        if spec.get("source"):
+            spec["source"] = cls.from_spec(spec["source"])
+        return cls(**spec)
+
+
+# Event data sets by name: there `timesteps` is the number of frames, which every neuron reads.
+EVENT_SUFFIXES = ("-dvs", "-gesture", "n-mnist")

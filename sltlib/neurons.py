@@ -1,0 +1,232 @@
+"""The neurons: leaky integrate-and-fire (fused over time), and the sign activation.
+
+LIF with hard reset ("zero", the papers'):
+    U[t] = beta V[t-1] + I[t],   S[t] = 1 if U[t] > threshold else 0,   V[t] = U[t] (1 - S[t])
+with soft reset ("subtract"), where the threshold is taken off one step later, undecayed:
+    U[t] = beta U[t-1] + I[t] - threshold S[t-1]
+The step of S has no useful derivative; the backward pass uses a surrogate of U - threshold and
+treats the reset as a constant (it is detached), as snnTorch does.
+"""
+
+import functools
+import math
+import os
+import types
+import warnings
+
+import snntorch
+import torch
+
+# Derivatives of the spike with respect to x = U - threshold. Add yours here: one function, one name.
+SURROGATES = {
+    "atan": lambda x: 1 / (1 + (math.pi * x) * (math.pi * x)),  # alpha = 2, Fang et al. 2021
+    "fast_sigmoid": lambda x: 1 / ((25 * x.abs() + 1) * (25 * x.abs() + 1)),  # slope 25, Zenke & Ganguli 2018
+    "sigmoid": lambda x: 25 * torch.sigmoid(25 * x) * torch.sigmoid(-25 * x),  # slope 25
+    "triangle": lambda x: (1 - x.abs()).clamp(min=0),  # Bellec et al. 2018
+    "straight_through": lambda x: torch.ones_like(x),
+}
+# Below this many currents the start of the compiler costs more than it saves.
+COMPILE_FROM = 2**15
+
+
+def _wide(current):
+    """Membranes are kept in float32 at least, whatever the precision of the current."""
+    return current if current.dtype == torch.float64 else current.float()
+
+
+def _forward(current, beta, threshold, steps, zero, constant):
+    """(T, N) currents, or one (N,) for every step, to (T, N) spikes."""
+    spikes, u, s = [], None, None
+    for t in range(steps):
+        i = _wide(current if constant else current[t])  # (N,)
+        if u is None:
+            u = i
+        elif zero:
+            u = beta * torch.where(s, torch.zeros_like(u), u) + i
+        else:
+            u = beta * u + i - threshold * s.to(u.dtype)
+        s = u - threshold > 0
+        spikes.append(s.to(current.dtype))
+    return torch.stack(spikes)  # (T, N)
+
+
+def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate):
+    """dL/dS (T, N) to dL/dI, (T, N) or (N,); recomputes the membrane, which is cheaper than storing it."""
+    potentials, fired, u, s = [], [], None, None
+    for t in range(steps):
+        i = _wide(current if constant else current[t])
+        if u is None:
+            u = i
+        elif zero:
+            u = beta * torch.where(s, torch.zeros_like(u), u) + i
+        else:
+            u = beta * u + i - threshold * s.to(u.dtype)
+        s = u - threshold > 0
+        potentials.append(u - threshold)
+        fired.append(s)
+    grads, carried = [], None
+    for t in reversed(range(steps)):
+        g = grad[t].to(u.dtype) * SURROGATES[surrogate](potentials[t])
+        if carried is not None:
+            back = beta * carried
+            g = g + (torch.where(fired[t], torch.zeros_like(back), back) if zero else back)
+        carried = g
+        grads.append(g)
+    if constant:
+        return sum(grads[1:], grads[0]).to(current.dtype)  # (N,)
+    return torch.stack(grads[::-1]).to(current.dtype)  # (T, N)
+
+
+_state = {"compile": os.environ.get("SLT_COMPILE", "1") != "0", "compiled": False}
+
+
+def compiled() -> bool:
+    """Whether this process has run the compiled neuron (what a Result's provenance records)."""
+    return _state["compiled"]
+
+
+@functools.cache
+def _compiled(function, **fixed):
+    """One kernel for all sizes: steps, reset and surrogate are fixed, the number of neurons is not."""
+
+    def kernel(*tensors):
+        return function(*tensors, **fixed)
+
+    # torch.compile counts recompilations by code object, so each kernel gets its own.
+    code = kernel.__code__.replace(co_name=function.__name__)
+    return torch.compile(types.FunctionType(code, kernel.__globals__, closure=kernel.__closure__), dynamic=True)
+
+
+def _call(function, size, *tensors, **fixed):
+    if not _state["compile"] or size < COMPILE_FROM:
+        return function(*tensors, **fixed)
+    try:
+        out = _compiled(function, **fixed)(*tensors)
+        _state["compiled"] = True
+        return out
+    except Exception as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        out = function(*tensors, **fixed)  # if this fails too, the input is wrong, not the compiler
+        _state["compile"] = False
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            "sltlib: no compiled neuron, training runs several times slower but gives the same spikes. "
+            f"torch.compile needs a C++ compiler (g++ or clang++; set CXX if it is elsewhere). It said: {why}",
+            stacklevel=2,
+        )
+        return out
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current, beta, threshold, steps, zero, constant, surrogate):
+        # .data: the compiler would guard on the shape of a view's base, and recompile for each layer.
+        flat = (current.reshape(-1) if constant else current.reshape(steps, -1)).data
+        fixed = dict(steps=steps, zero=zero, constant=constant)
+        spikes = _call(_forward, flat.numel(), flat, beta, threshold, **fixed)
+        ctx.save_for_backward(flat, beta, threshold)
+        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate), current.shape
+        return spikes.reshape(steps, *(current.shape if constant else current.shape[1:]))
+
+    @staticmethod
+    def backward(ctx, grad):
+        flat, beta, threshold = ctx.saved_tensors
+        grad = grad.reshape(grad.shape[0], -1).data
+        out = _call(_backward, flat.numel(), grad, flat, beta, threshold, **ctx.fixed)
+        return out.reshape(ctx.shape), None, None, None, None, None, None
+
+
+class LIF(snntorch.Leaky):
+    """Leaky integrate-and-fire neurons: `LIF(beta)(current)` maps (T, B, ...) currents to (T, B, ...) spikes.
+
+    beta : decay of the membrane a step, 0 to 1 (lambda in the paper). threshold : above 0; a membrane
+    that equals it does not fire. reset_mechanism : "zero" (the papers') or "subtract". surrogate : a
+    name in SURROGATES. fast=False steps `snntorch.Leaky` itself, the reference.
+
+    The neuron starts at rest at each call and keeps no state. `forward(current, steps=T)` repeats one
+    (B, ...) current T times (direct encoding of a static image) without storing it T times.
+
+    Raises ValueError for an argument out of range or an unknown name.
+    Source: method of arXiv 2311.12060 in the form that fires; snnTorch 1.0.0's Leaky.
+    """
+
+    def __init__(self, beta, threshold=1.0, reset_mechanism="zero", surrogate="atan", fast=True):
+        problems = []
+        if not 0 <= beta <= 1:
+            problems.append(f"beta={beta!r}: give a decay from 0 to 1")
+        if not threshold > 0:
+            problems.append(f"threshold={threshold!r}: give a number above 0")
+        if reset_mechanism not in ("zero", "subtract"):
+            problems.append(f"reset_mechanism={reset_mechanism!r}: choose zero or subtract")
+        if surrogate not in SURROGATES:
+            problems.append(f"surrogate={surrogate!r}: choose from {', '.join(SURROGATES)}")
+        if problems:
+            raise ValueError("LIF: " + "; ".join(problems))
+        super().__init__(
+            float(beta),
+            threshold=float(threshold),
+            spike_grad=functools.partial(_Spike.apply, surrogate),
+            reset_mechanism=reset_mechanism,
+        )
+        # snnTorch keeps every neuron it makes in this list for ever, and resets them all together.
+        self.instances[:] = [other for other in self.instances if other is not self]
+        self.surrogate, self.fast = surrogate, fast
+
+    def forward(self, current, steps=None):
+        if steps is None and (current.dim() < 2 or current.shape[0] < 1):
+            raise ValueError(f"LIF wants a current of shape (T, B, ...), got {tuple(current.shape)}")
+        if not self.fast:
+            return self.reference(current if steps is None else current.expand(steps, *current.shape))
+        wide = torch.promote_types(current.dtype, torch.float32)
+        return _Fused.apply(
+            current, self.beta.to(wide), self.threshold.to(wide),
+            steps or current.shape[0], self.reset_mechanism == "zero", steps is not None, self.surrogate,
+        )  # fmt: skip
+
+    def reference(self, current):
+        """The same spikes from `snntorch.Leaky`, stepped: (T, B, ...) to (T, B, ...). Slow, and the oracle."""
+        mem, spikes = torch.zeros_like(current[0]), []
+        for i in current:
+            spike, mem = super().forward(i, mem)
+            spikes.append(spike)
+        self.mem, self.reset = torch.zeros(0, device=mem.device), None  # leave no state (and no graph) behind
+        return torch.stack(spikes)
+
+    def extra_repr(self):
+        return (f"beta={float(self.beta):g}, threshold={float(self.threshold):g}, "
+                f"reset_mechanism={self.reset_mechanism!r}, surrogate={self.surrogate!r}")  # fmt: skip
+
+
+class _Spike(torch.autograd.Function):
+    """The step function with a surrogate derivative, in the form that snnTorch's neurons take."""
+
+    @staticmethod
+    def forward(ctx, surrogate, x):
+        ctx.surrogate = surrogate
+        ctx.save_for_backward(x)
+        return (x > 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return None, grad * SURROGATES[ctx.surrogate](x)
+
+
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * (2 - 2 * x.abs()).clamp(min=0)
+
+
+class Sign(torch.nn.Module):
+    """Binary activation: +1 where x >= 0, else -1; gradient 2(1 - |x|) on [-1, 1] (Bi-Real Net, Liu 2018)."""
+
+    def forward(self, x):
+        return _Sign.apply(x)

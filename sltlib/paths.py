@@ -1,0 +1,23 @@
+"""Every folder this project reads or writes, absolute, in one place."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+PARAMS = ROOT / "params.yaml"
+
+
+def data() -> Path:
+    """Where data sets live: `$SLT_DATA`, else `data/` at the repository's root."""
+    return Path(os.environ.get("SLT_DATA") or ROOT / "data").absolute()
+
+
+def store() -> Path:
+    """Where results of trainings live: `$SLT_STORE`, else `.slt/` at the root."""
+    return Path(os.environ.get("SLT_STORE") or ROOT / ".slt").absolute()
+
+
+def results() -> Path:
+    """Where figures and tables land: `$SLT_RESULTS`, else `results/` at the root."""
+    return Path(os.environ.get("SLT_RESULTS") or ROOT / "results").absolute()
