@@ -1,0 +1,70 @@
+# Two commands do it all on a machine with Python >= 3.11 and make: `make repro` and `make test`.
+# In an environment made by hand, bare `dvc repro`, `papermill` and `jupyter lab` work as well.
+SHELL    := /bin/bash
+PYTHON   ?= python3
+PIP_ARGS ?=
+LAB_ARGS ?=
+BIN      := $(CURDIR)/.venv/bin
+STAMP     = .venv/installed-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
+export PATH := $(BIN):$(PATH)
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: help setup repro smoke paper test test-fast lint lab tune bench doctor clean
+
+help:
+	@echo "make repro      everything: set up, then every figure and table of profile mini (results/mini)"
+	@echo "make test       lint and all tests, notebooks and the smoke pipeline included"
+	@echo "make smoke      the whole pipeline in two minutes (results/smoke)"
+	@echo "make paper      the papers' sizes; wants a GPU (results/paper)"
+	@echo "make lab        JupyterLab with the right kernel"
+	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
+	@echo "make bench      speed of a training step"
+	@echo "make test-fast  the tests of a minute"
+	@echo "make doctor     explain and repair a damaged store or pipeline"
+	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
+	@echo "Variables: PYTHON=python3.12   PIP_ARGS='--index-url ...'   LAB_ARGS='--no-browser'"
+
+setup: $(STAMP)
+
+# The stamp's name holds a checksum of what was asked for, so a changed pin installs again.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python >= 3.11 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say make PYTHON=python3.11"; exit 1; }
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv || { \
+	  rm -rf .venv; echo "$(PYTHON) cannot make environments; on Debian: apt install python3-venv"; exit 1; }
+	.venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	.venv/bin/python -m sltlib.pipeline
+	@rm -f .venv/installed-* && touch $(STAMP)
+
+repro: setup
+	dvc repro
+
+smoke: setup
+	dvc repro smoke/dvc.yaml
+
+paper: setup
+	dvc repro paper/dvc.yaml
+
+test: setup lint
+	pytest -q -m "slow or not slow"
+
+test-fast: setup
+	pytest -q
+
+lint: setup
+	ruff check -q .
+
+lab: setup
+	jupyter lab $(LAB_ARGS) notebooks
+
+tune: setup
+	python -m sltlib tune
+
+bench: setup
+	python -m bench
+
+doctor: setup
+	python -m sltlib doctor --fix
+
+clean:
+	rm -rf .venv results/draft results/smoke smoke/dvc.lock
