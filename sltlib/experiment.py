@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
+import inspect
 import json
 import math
 from dataclasses import dataclass
@@ -12,11 +14,34 @@ from dataclasses import dataclass
 # change moves results (tests/test_golden.py fails until then), and old results are kept apart.
 NUMERICS = 1
 
+# Adding a search, a neuron or a model is one function and one name here: the function itself, or
+# "module:function" where worker processes should find it. `lookup` imports it when it is needed.
+SEARCHES = {
+    "none": "sltlib.pruning:dense",
+    "edge-popup": "sltlib.pruning:edge_popup",
+    "random-readout": "sltlib.pruning:random_readout",
+    "random-trained": "sltlib.pruning:random_trained",
+    "found-mask-trained": "sltlib.pruning:found_mask_trained",
+}
+NEURONS = {
+    "relu": "sltlib.neurons:relu",
+    "sign": "sltlib.neurons:sign",
+    "lif": "sltlib.neurons:lif",
+}
+SPIKING = {"lif"}  # the neurons that map (T, B, ...) currents to (T, B, ...) spikes
+MODELS = {
+    "conv2": "sltlib.models:vgg",
+    "conv4": "sltlib.models:vgg",
+    "conv6": "sltlib.models:vgg",
+    "conv8": "sltlib.models:vgg",
+    "resnet19": "sltlib.models:resnet19",
+    "linear": "sltlib.models:linear",
+}
 CHOICES = {
-    "model": ("conv2", "conv4", "conv6", "conv8", "resnet19", "linear"),
-    "neuron": ("relu", "sign", "lif"),
+    "model": MODELS,
+    "neuron": NEURONS,
     "weights": ("float", "binary"),
-    "search": ("none", "edge-popup", "random-readout", "random-trained", "found-mask-trained"),
+    "search": SEARCHES,
     "reset": ("zero", "subtract"),
     "surrogate": ("atan", "fast_sigmoid", "sigmoid", "triangle", "straight_through"),
     "loss": ("mean", "per-step"),
@@ -136,7 +161,7 @@ class Experiment:
     @property
     def spiking(self) -> bool:
         """Whether the network unrolls its neurons over time."""
-        return self.neuron == "lif" and self.model != "linear"
+        return self.neuron in SPIKING and self.model != "linear"
 
     def replace(self, **changes) -> Experiment:
         """A copy with some fields changed; unknown names are refused."""
@@ -167,6 +192,10 @@ class Experiment:
             value = getattr(self, f.name)
             if f.name not in unread and (f.default is dataclasses.MISSING or value != f.default):
                 out[f.name] = value.canonical() if isinstance(value, Experiment) else value
+        for name, table in (("search", SEARCHES), ("neuron", NEURONS), ("model", MODELS)):
+            added = table[getattr(self, name)]
+            if callable(added) and name in out:  # yours: its source names its results, so edits are seen
+                out[f"{name}_source"] = hashlib.sha256(inspect.getsource(added).encode()).hexdigest()[:12]
         return out
 
     @property
@@ -185,6 +214,15 @@ class Experiment:
         if spec.get("source"):
             spec["source"] = cls.from_spec(spec["source"])
         return cls(**spec)
+
+
+def lookup(table: dict, name: str):
+    """The function that a table above names."""
+    target = table[name]
+    if callable(target):
+        return target
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 # Event data sets by name: there `timesteps` is the number of frames, which every neuron reads.

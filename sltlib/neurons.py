@@ -230,3 +230,18 @@ class Sign(torch.nn.Module):
 
     def forward(self, x):
         return _Sign.apply(x)
+
+
+def lif(experiment):
+    """The LIF neuron that an Experiment describes."""
+    return LIF(experiment.beta, experiment.threshold, experiment.reset, experiment.surrogate)
+
+
+def sign(experiment):
+    """The sign activation."""
+    return Sign()
+
+
+def relu(experiment):
+    """The rectifier of the non-spiking rows."""
+    return torch.nn.ReLU()

@@ -1,0 +1,198 @@
+"""Convolution and linear layers with the switches `weights` and `connections`.
+
+| connections | effective weight | trained |
+|---|---|---|
+| dense | W, or mean|W| sign(W) when binary | W (binary: straight-through) |
+| search | W * mask, or gain * sign(W) * mask; mask = top-k of |scores| | the scores; W stays as drawn |
+| mask | the same with a mask that does not change | W, if it is not frozen |
+| fixed | W as it is: a finished ticket | nothing |
+
+gain = sum |W * mask| / kept, one number a layer. `search` with float weights is edge-popup
+(Ramanujan et al. 2020), with binary weights multi-prize (Diffenderfer & Kailkhura 2021).
+"""
+
+import copy
+import hashlib
+
+import torch
+from torch import nn
+
+
+def generator(experiment, purpose, *more):
+    """A torch.Generator for one purpose of one experiment ("init", "order", ...): equal seeds, equal draws.
+
+    Controls draw other numbers than tickets of the same seed, but see the batches in the same order.
+    """
+    control = experiment.search.startswith(("random-", "found-")) and purpose != "order"
+    text = ":".join(map(str, ("control" if control else "", purpose, experiment.seed, *more)))
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return torch.Generator().manual_seed(seed)
+
+
+def keep_count(size, sparsity):
+    """How many of `size` weights stay: (1 - sparsity) size, rounded, at least 1."""
+    return max(1, round((1 - sparsity) * size))
+
+
+def top_k(scores, sparsity):
+    """The mask (bool, shape of scores) of the exactly `keep_count` largest scores; ties go to the lower index."""
+    flat = scores.detach().reshape(-1)
+    keep = keep_count(flat.numel(), sparsity)
+    if keep == flat.numel():
+        return torch.ones_like(scores, dtype=torch.bool)
+    smallest = flat.kthvalue(flat.numel() - keep + 1).values  # of those that stay
+    mask = flat > smallest
+    ties = (flat == smallest).nonzero().squeeze(1)
+    mask[ties[: keep - int(mask.sum())]] = True
+    return mask.view(scores.shape)
+
+
+def signs(weight):
+    """+1 where weight >= 0, else -1."""
+    return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
+
+
+def gain_of(weight, mask=None):
+    """The mean magnitude of the kept weights: a layer's one scale when its weights are signs."""
+    if mask is None:
+        return weight.detach().abs().mean()
+    return (weight.detach() * mask).abs().sum() / mask.sum()
+
+
+def binary_weight(sign, gain, mask=None):
+    """gain * sign * mask, always in this order, so that a loaded ticket gives the same bits."""
+    weight = gain * sign
+    return weight if mask is None else weight * mask
+
+
+class _Search(torch.autograd.Function):
+    """Scores to effective weights; dL/dscore = dL/dw_eff * W * sign(score) for every weight, kept or not."""
+
+    @staticmethod
+    def forward(ctx, scores, weight, mask, binary):
+        ctx.save_for_backward(scores, weight)
+        return binary_weight(signs(weight), gain_of(weight, mask), mask) if binary else weight * mask
+
+    @staticmethod
+    def backward(ctx, grad):
+        scores, weight = ctx.saved_tensors
+        return grad * weight * torch.sign(scores), None, None, None
+
+
+class _Binary(torch.autograd.Function):
+    """Latent float weights to one magnitude and their signs, straight-through (Courbariaux et al. 2015)."""
+
+    @staticmethod
+    def forward(ctx, weight, mask):
+        ctx.mask = mask
+        return binary_weight(signs(weight), gain_of(weight, mask), mask)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (grad if ctx.mask is None else grad * ctx.mask), None
+
+
+class _Switches:
+    """What Conv2d and Linear share. `binary`: weights are a sign and a gain; `connections`: the table above."""
+
+    def __init__(self, *shape, weights="float", **options):
+        super().__init__(*shape, **options)
+        self.binary = weights == "binary"
+        self.connections, self.sparsity = "dense", 0.0
+        self.register_parameter("scores", None)
+        self.register_buffer("mask", None)
+
+    def search(self, sparsity, generator):
+        """Freeze the weights and give each a score, Kaiming-uniform with a = sqrt 5 (Ramanujan et al.)."""
+        bound = self.weight[0].numel() ** -0.5
+        scores = torch.empty(self.weight.shape).uniform_(-bound, bound, generator=generator)
+        self.scores = nn.Parameter(scores.to(self.weight.device))
+        self.weight.requires_grad_(False)
+        self.connections, self.sparsity = "search", sparsity
+
+    def set_mask(self, mask):
+        """Keep only the weights under this mask (bool, shape of the weight), from now on."""
+        if mask.shape != self.weight.shape:
+            raise ValueError(f"mask of shape {tuple(mask.shape)} for a weight of {tuple(self.weight.shape)}")
+        self.mask = mask.to(self.weight.device, torch.bool)
+        self.connections, self.sparsity = "mask", 1 - float(mask.float().mean())
+
+    def fix(self, weight):
+        """Take these effective weights (shape of the weight) as final."""
+        self.weight = nn.Parameter(weight.to(self.weight), requires_grad=False)
+        self.connections, self.scores, self.mask, self.binary = "fixed", None, None, False
+
+    def current_mask(self):
+        """The mask of this moment (bool, shape of the weight), or None where every weight is kept."""
+        return top_k(self.scores.abs(), self.sparsity) if self.connections == "search" else self.mask
+
+    def effective_weight(self):
+        """The weight that the layer computes with, in the shape of the weight."""
+        mask = self.current_mask()
+        if self.connections == "search":
+            return _Search.apply(self.scores, self.weight, mask, self.binary)
+        if self.binary:
+            return _Binary.apply(self.weight, mask)
+        return self.weight if mask is None else self.weight * mask
+
+    def _fill(self, plain):
+        plain.weight = nn.Parameter(self.effective_weight().detach().clone(), requires_grad=False)
+        if self.bias is not None:
+            plain.bias = nn.Parameter(self.bias.detach().clone(), requires_grad=False)
+        return plain.to(self.weight.device)
+
+    def extra_repr(self):
+        kind = "binary" if self.binary else "float"
+        return f"{super().extra_repr()}, weights={kind}, connections={self.connections}"
+
+
+class Conv2d(_Switches, nn.Conv2d):
+    """nn.Conv2d with switches: (B, C, H, W) to (B, C', H', W')."""
+
+    def forward(self, x):
+        return self._conv_forward(x, self.effective_weight(), self.bias)
+
+    def plain(self):
+        """The nn.Conv2d that computes the same."""
+        options = dict(stride=self.stride, padding=self.padding, bias=self.bias is not None)
+        return self._fill(nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, **options))
+
+
+class Linear(_Switches, nn.Linear):
+    """nn.Linear with switches: (B, features) to (B, features')."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.effective_weight(), self.bias)
+
+    def plain(self):
+        """The nn.Linear that computes the same."""
+        return self._fill(nn.Linear(self.in_features, self.out_features, bias=self.bias is not None))
+
+
+def prunable(model):
+    """The layers with switches, by name, in the order of computation."""
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, _Switches)}
+
+
+def init_weights(model, experiment):
+    """Kaiming-normal weights; the fan is scaled by the *kept* fraction (Ramanujan et al., section 3.2).
+
+    Biases start at zero. Deterministic in experiment.seed, on every device.
+    """
+    random = generator(experiment, "init")
+    for layer in prunable(model).values():
+        fan_in = layer.weight[0].numel() * (1 - experiment.sparsity)
+        draw = torch.empty(layer.weight.shape).normal_(generator=random) * (2 / fan_in) ** 0.5
+        with torch.no_grad():
+            layer.weight.copy_(draw)
+            if layer.bias is not None:
+                layer.bias.zero_()
+
+
+def materialize(model):
+    """A copy of the model with plain nn.Conv2d and nn.Linear layers that hold the effective weights."""
+    plain = copy.deepcopy(model).eval()
+    for name, layer in prunable(plain).items():
+        parent, _, child = name.rpartition(".")
+        setattr(plain.get_submodule(parent), child, layer.plain())
+    return plain

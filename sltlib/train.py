@@ -1,0 +1,250 @@
+"""The one training loop: from an Experiment to a stored Result, resumable at any step.
+
+Nothing random is carried from step to step: the order of an epoch and the augmentation of a batch
+are drawn from generators seeded by (experiment, purpose, position). So a checkpoint is the model,
+the optimiser and a step number, and a resumed run computes the same bits as one never stopped.
+"""
+
+import hashlib
+import math
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from . import layers, models, neurons, pruning
+from .data import load_data
+from .experiment import NUMERICS
+from .store import Store
+from .ticket import Ticket
+
+EVALUATION_BATCH = 250
+
+
+def device():
+    """Where training runs: `$SLT_DEVICE`, else a GPU if there is one, else the CPU."""
+    return torch.device(os.environ.get("SLT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def train(experiment, store=None, report=None):
+    """Train one Experiment, or find that it is stored; returns its Result.
+
+    report(done_steps, total_steps) is called at most four times a second. Computes on one CPU
+    thread, so that no backend and no order of work changes a bit. Checkpoints every
+    `$SLT_CHECKPOINT_S` seconds (20). Raises RuntimeError where the loss stops being finite.
+    """
+    store = store or Store()
+    found = train(experiment.source, store).ticket().masks() if experiment.source else None
+    with store.lease(experiment.key, wait=True):
+        stored = store.get(experiment)
+        if stored:
+            return stored
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return _train(experiment, store, report or (lambda done, total: None), found)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _train(experiment, store, report, found):
+    begin, where = time.perf_counter(), device()
+    data = load_data(experiment.dataset, experiment.image_size, experiment.train_images, where)
+    model = models.build_model(experiment)
+    model = pruning.prepare(model, experiment, data, found).to(where)
+    history, resumed = fit(model, data, experiment, report, _Checkpoints(store, experiment.key))
+    metrics = measure(model, data)
+    ticket = Ticket.from_model(model, experiment)
+    metrics |= {"parameters": models.count_parameters(model), "kept": ticket.kept, "density": ticket.kept / ticket.size}
+    metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
+    about = provenance() | {"seconds": round(time.perf_counter() - begin, 2), "resumed": resumed}
+    result = store.publish(experiment, metrics, history, about, ticket.save)
+    store.drop_checkpoint(experiment.key)
+    return result
+
+
+class _Checkpoints:
+    """Saves and restores a training in a Store, not more often than every so many seconds."""
+
+    def __init__(self, store, key):
+        self.store, self.key, self.last = store, key, time.monotonic()
+        self.every = float(os.environ.get("SLT_CHECKPOINT_S") or 20)
+
+    def load(self):
+        return self.store.load_checkpoint(self.key)
+
+    def due(self):
+        return time.monotonic() - self.last >= self.every
+
+    def save(self, step, model, optimizer, history):
+        tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{k}": v for k, v in state.items() if torch.is_tensor(v)}
+        self.store.save_checkpoint(self.key, tensors, {"step": step, "history": history})
+        self.last = time.monotonic()
+
+
+def _restore(loaded, model, optimizer):
+    tensors, meta = loaded
+    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+    state = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, what = name.split("/")
+            state.setdefault(int(index), {})[what] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return meta["step"], meta["history"]
+
+
+def make_optimizer(model, experiment):
+    """Adam or SGD over what the search left trainable."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    options = dict(lr=experiment.lr, weight_decay=experiment.weight_decay)
+    if experiment.optimizer == "adam":
+        return torch.optim.Adam(trained, **options)
+    return torch.optim.SGD(trained, momentum=experiment.momentum, **options)
+
+
+def learning_rate(experiment, step, total):
+    """The rate of a step: constant, or a cosine from lr to 0 (Loshchilov & Hutter 2017)."""
+    if experiment.schedule == "constant":
+        return experiment.lr
+    return experiment.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def fit(model, data, experiment, report=lambda done, total: None, checkpoints=None):
+    """Train a prepared model; returns (history, the step it resumed from).
+
+    The incomplete last batch of an epoch is left out. history: one line an epoch, train_loss and lr.
+    """
+    images, labels = data.train.x, data.train.y
+    size = min(experiment.batch_size, len(labels))
+    per_epoch = len(labels) // size
+    total, start, history = per_epoch * experiment.epochs, 0, []
+    optimizer = make_optimizer(model, experiment)
+    loaded = checkpoints.load() if checkpoints else None
+    if loaded:
+        start, history = _restore(loaded, model, optimizer)
+    model.train()
+    last_report, order = time.monotonic(), None
+    loss_sum = torch.tensor(history.pop()["loss_sum"] if start % per_epoch else 0.0, dtype=torch.float64)
+    loss_sum = loss_sum.to(labels.device)
+    for step in range(start, total):
+        epoch, position = divmod(step, per_epoch)
+        if order is None or position == 0:
+            order = torch.randperm(len(labels), generator=layers.generator(experiment, "order", epoch))
+        index = order[position * size : (position + 1) * size].to(labels.device)
+        x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(experiment, step, total)
+        loss = loss_of(model, x, labels[index], experiment.loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.detach()
+        if position == per_epoch - 1:
+            history.append({"epoch": epoch, "train_loss": float(loss_sum) / per_epoch})
+            if not math.isfinite(history[-1]["train_loss"]):
+                raise RuntimeError(f"the loss is not finite after epoch {epoch}: lower lr={experiment.lr} ({experiment})")
+            loss_sum.zero_()
+        if checkpoints and checkpoints.due() and step + 1 < total:
+            unfinished = [] if position == per_epoch - 1 else [{"loss_sum": float(loss_sum)}]
+            checkpoints.save(step + 1, model, optimizer, history + unfinished)
+        if time.monotonic() - last_report > 0.25:
+            last_report = time.monotonic()
+            report(step + 1, total)
+    report(total, total)
+    return history, start
+
+
+def batch(data, images, index, augment="none", generator=None):
+    """What a model takes: images (B, C, H, W), or frames with time first, (T, B, 2, H, W); float32."""
+    x = data.batch(images, index, augment, generator)
+    return x.transpose(0, 1) if x.dim() == 5 else x
+
+
+def loss_of(model, x, labels, kind="mean"):
+    """Cross-entropy of the mean current ("mean"), or the mean of every step's ("per-step", Deng et al. 2022)."""
+    if kind == "mean":
+        return torch.nn.functional.cross_entropy(model(x), labels)
+    logits = model.steps(x)  # (T, B, classes)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(logits.shape[0]))
+
+
+@torch.no_grad()
+def predict(model, data, images):
+    """Logits (N, classes) of uint8 images, in evaluation mode, batch by batch."""
+    model.eval()
+    places = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
+    return torch.cat([model(batch(data, images, index)) for index in places])
+
+
+def accuracy(model, data, split):
+    """Percent of a split that the model gets right."""
+    return 100 * float((predict(model, data, split.x).argmax(1) == split.y).double().mean())
+
+
+def measure(model, data):
+    """Validation and test accuracy in percent, and the firing rate of every layer on the test split.
+
+    A rate is the mean number of spikes a neuron and step; for relu and sign it is the share of
+    activations above zero.
+    """
+    sums, hooks = {}, []
+    for name, neuron in models.neurons(model).items():
+        def count(module, inputs, output, name=name):
+            fired = sums.setdefault(name, [0, 0])
+            fired[0] += int((output > 0).sum())
+            fired[1] += output.numel()
+        hooks.append(neuron.register_forward_hook(count))
+    test = accuracy(model, data, data.test)
+    for hook in hooks:
+        hook.remove()
+    rates = {name: fired / seen for name, (fired, seen) in sums.items()}
+    fired, seen = (sum(column) for column in zip(*sums.values(), strict=True)) if sums else (0, 0)
+    return {
+        "val_accuracy": accuracy(model, data, data.val),
+        "test_accuracy": test,
+        "rate": fired / seen if seen else None,
+        "rate_by_layer": rates,
+    }
+
+
+def source_hash():
+    """sha256 of sltlib's sources: says which code made a result."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sha.update(path.name.encode() + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def provenance():
+    """The hardware, versions and code behind a result."""
+    import numpy
+    import snntorch
+
+    where = device()
+    return {
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else _cpu(),
+        "threads": torch.get_num_threads(),
+        "compiled": neurons.compiled(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "snntorch": snntorch.__version__,
+            "numpy": numpy.__version__,
+        },
+        "numerics": NUMERICS,
+        "source": source_hash(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _cpu():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
