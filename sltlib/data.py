@@ -1,0 +1,536 @@
+"""Data sets as tensors: uint8 images and labels, split by a fixed seed, normalised a batch at a time.
+
+Everything up to `load_data` runs without torch. To add a data set, write a reader and add one
+entry to `DATASETS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sltlib import paths
+from sltlib.experiment import CHOICES, RANGES
+
+SPLITS = ("train", "val", "test")
+SPLIT_SEED = 0  # of every split; part of what the numbers depend on
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a data set is, where it is looked for and how it is read; needs no torch.
+
+    channels, size : of a native image, (channels, size, size).
+    classes : the names, in the labels' order.
+    counts : images in the train, val and test split.
+    places : folders tried in this order, absolute or below `paths.data()`.
+    files : {name: bytes}; of a .gz file the bytes after unpacking.
+    reader : (info, folder) -> {split: (images uint8 (N, C, H, W), labels int64 (N,))}.
+    needs, how : one sentence each: what must be there, and what to do when it is not.
+    sha256 : {name: hash} of the files that are pinned, of a .gz file after unpacking.
+    event : whether it holds recordings, (N, T, 2, H, W), instead of images.
+    """
+
+    title: str
+    channels: int
+    size: int
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    places: tuple[str, ...]
+    files: dict[str, int]
+    reader: Callable
+    needs: str
+    how: str
+    sha256: dict[str, str] = field(default_factory=dict)
+    event: bool = False
+
+    def find(self) -> Path | None:
+        """The first of the places that holds all files, else the first that holds any, or None."""
+        folders = [paths.data() / place for place in self.places]  # an absolute place stays itself
+        for enough in (all, any):
+            for folder in folders:
+                if enough((folder / name).is_file() for name in self.files):
+                    return folder
+        return None
+
+    def problems(self) -> list[str]:
+        """Why the data set cannot be read, judged by names and sizes only; empty when it looks whole."""
+        folder = self.find()
+        if folder is None:
+            looked = dict.fromkeys(str(paths.data() / place) for place in self.places)
+            return [f"not found in {' or '.join(looked)}: {self.how}"]
+        problems = []
+        for name, size in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                problems.append(f"{path} is missing: {self.how}")
+            elif (found := _size(path)) != size:
+                unpacked = " unpacked" if path.suffix == ".gz" else ""
+                problems.append(f"{path} is damaged ({found:,} bytes{unpacked}, want {size:,}): {self.how}")
+        return problems
+
+    def read(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Every split as (images uint8 (N, C, H, W), labels int64 (N,)); ValueError names what is wrong."""
+        if problems := self.problems():
+            raise ValueError("\n".join([f"{self.title} cannot be read:", *problems]))
+        splits = self.reader(self, self.find())
+        counts = {split: len(labels) for split, (_, labels) in splits.items()}
+        if counts != self.counts:
+            raise ValueError(f"{self.title} has {counts} images, want {self.counts}: {self.how}")
+        return splits
+
+
+def _size(path):
+    """Bytes of a file; of a .gz file the length that its last four bytes promise."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    with open(path, "rb") as f:
+        f.seek(max(0, path.stat().st_size - 4))
+        return int.from_bytes(f.read(4), "little")
+
+
+def contents(info: Info, folder: Path, name: str) -> bytes:
+    """A file's bytes, unpacked if it is a .gz, held to its pinned hash; ValueError if it is damaged."""
+    path = Path(folder) / name
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read ({error}): {info.how}") from error
+    if name in info.sha256 and hashlib.sha256(raw).hexdigest() != info.sha256[name]:
+        raise ValueError(f"{path} is damaged (its sha256 is not the pinned one): {info.how}")
+    return raw
+
+
+def balanced(labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
+    """A seeded order (N,) in which the classes take turns, so that any prefix is as balanced as it can be."""
+    # RandomState's stream is frozen by NumPy; default_rng's may change between versions.
+    order = np.random.RandomState(seed).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = labels[order] == label
+        turn[own] = np.arange(own.sum())
+    return order[np.lexsort((labels[order], turn))]
+
+
+def _hold_out(info, train, test):
+    """The three splits: the validation images are the last of the training images' balanced order."""
+    for _, labels in (train, test):
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(info.classes):
+            raise ValueError(
+                f"{info.title} has the label {labels.max()}, want 0 to {len(info.classes) - 1}: {info.how}"
+            )
+    (images, labels), order = train, balanced(train[1])
+    cut = len(order) - info.counts["val"]
+    return {
+        "train": (images[order[:cut]], labels[order[:cut]]),
+        "val": (images[order[cut:]], labels[order[cut:]]),
+        "test": test,
+    }
+
+
+def _read_sample(info, folder):
+    """Rows of one label and the pixels, the splits one after the other (data/make_fashion_sample.py)."""
+    (name,) = info.files
+    raw = lzma.decompress(contents(info, folder, name))
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, 1 + info.size**2)
+    splits, start = {}, 0
+    for split in SPLITS:
+        part = rows[start : start + info.counts[split]]
+        splits[split] = (part[:, 1:].reshape(-1, 1, info.size, info.size), part[:, 0].astype(np.int64))
+        start += len(part)
+    return splits
+
+
+def read_idx(info: Info, folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The official (train, test) of four idx files: images (N, 1, H, W) uint8 and labels (N,) int64."""
+    arrays = []
+    for name in info.files:  # train images, train labels, test images, test labels
+        raw = contents(info, folder, name)
+        dims = 3 if "images" in name else 1
+        shape = tuple(np.frombuffer(raw[4 : 4 + 4 * dims], ">u4").tolist())
+        good = raw[:4] == bytes([0, 0, 8, dims]) and len(shape) == dims
+        if not good or len(raw) != 4 + 4 * dims + np.prod(shape):
+            raise ValueError(f"{Path(folder) / name} is no idx file of {dims} dimensions: {info.how}")
+        arrays.append(np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape))
+    x_train, y_train, x_test, y_test = arrays
+    return [(x[:, None], y.astype(np.int64)) for x, y in ((x_train, y_train), (x_test, y_test))]
+
+
+def _read_fashion_mnist(info, folder):
+    return _hold_out(info, *read_idx(info, folder))
+
+
+def _read_cifar(info, folder):
+    """Rows of one label (CIFAR-100: the coarse one before it) and 3x32x32 pixels, red first."""
+    pixels = info.channels * info.size**2
+    labels = 1 if len(info.classes) == 10 else 2
+    parts = {"train": [], "test": []}
+    for name in info.files:
+        raw = contents(info, folder, name)
+        if len(raw) % (labels + pixels):
+            raise ValueError(
+                f"{Path(folder) / name} is damaged ({len(raw):,} bytes, want whole rows of"
+                f" {labels + pixels:,}): {info.how}"
+            )
+        rows = np.frombuffer(raw, np.uint8).reshape(-1, labels + pixels)
+        parts["test" if name.startswith("test") else "train"].append(rows)
+    halves = []
+    for rows in (np.concatenate(parts["train"]), np.concatenate(parts["test"])):
+        images = rows[:, labels:].reshape(-1, info.channels, info.size, info.size)
+        halves.append((images, rows[:, labels - 1].astype(np.int64)))
+    return _hold_out(info, *halves)
+
+
+_CLOTHES = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
+_CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+_CIFAR100 = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+    camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+    dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+    leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+    otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+    road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+    sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm
+    """.split()
+)
+
+DATASETS = {
+    "fashion": Info(
+        title="Fashion-MNIST sample",
+        channels=1,
+        size=28,
+        classes=_CLOTHES,
+        counts={"train": 8000, "val": 1000, "test": 2000},
+        places=("fashion", str(paths.ROOT / "data" / "fashion")),
+        files={"fashion-sample.xz": 4164620},
+        reader=_read_sample,
+        needs="nothing: the sample is part of this repository",
+        how="restore it with `git checkout data/fashion`",
+        sha256={"fashion-sample.xz": "96c65bfa50947442909a2991c868e2f7054cdd5af9f72c3d79faee69fce00907"},
+    ),
+    "fashion-mnist": Info(
+        title="Fashion-MNIST",
+        channels=1,
+        size=28,
+        classes=_CLOTHES,
+        counts={"train": 55000, "val": 5000, "test": 10000},
+        places=("fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+        files={
+            "train-images-idx3-ubyte.gz": 47040016,
+            "train-labels-idx1-ubyte.gz": 60008,
+            "t10k-images-idx3-ubyte.gz": 7840016,
+            "t10k-labels-idx1-ubyte.gz": 10008,
+        },
+        reader=_read_fashion_mnist,
+        needs="the four idx .gz files of Fashion-MNIST (31 MB)",
+        how="on Debian or Ubuntu `apt-get install dataset-fashion-mnist`; else put the four .gz files of"
+        " github.com/zalandoresearch/fashion-mnist into data/fashion-mnist/",
+        sha256={
+            "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+    ),
+    "cifar10": Info(
+        title="CIFAR-10",
+        channels=3,
+        size=32,
+        classes=_CIFAR10,
+        counts={"train": 45000, "val": 5000, "test": 10000},
+        places=("cifar10/cifar-10-batches-bin", "cifar10"),
+        files={f"{name}.bin": 30730000 for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")},
+        reader=_read_cifar,
+        needs="the six .bin files of CIFAR-10's binary version (184 MB)",
+        how="unpack cifar-10-binary.tar.gz of www.cs.toronto.edu/~kriz/cifar.html into data/cifar10/",
+    ),
+    "cifar100": Info(
+        title="CIFAR-100",
+        channels=3,
+        size=32,
+        classes=_CIFAR100,
+        counts={"train": 45000, "val": 5000, "test": 10000},
+        places=("cifar100/cifar-100-binary", "cifar100"),
+        files={"train.bin": 153700000, "test.bin": 30740000},
+        reader=_read_cifar,
+        needs="train.bin and test.bin of CIFAR-100's binary version (184 MB)",
+        how="unpack cifar-100-binary.tar.gz of www.cs.toronto.edu/~kriz/cifar.html into data/cifar100/",
+    ),
+}
+
+
+def info(name: str) -> Info:
+    """The data set of that name; ValueError lists the known names and the close ones."""
+    if isinstance(name, str) and name in DATASETS:
+        return DATASETS[name]
+    close = difflib.get_close_matches(str(name), DATASETS)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise ValueError(f"dataset={name!r} is not known: choose from {', '.join(DATASETS)}{hint}")
+
+
+def check(names: Iterable[str] | dict[str, int]) -> None:
+    """Raise one ValueError naming every data set that is unknown, missing or looks damaged; quick.
+
+    names : data sets, or {data set: most training images wanted, 0 for all}.
+    """
+    wanted = dict(names) if isinstance(names, dict) else dict.fromkeys(names, 0)
+    problems = []
+    for name, images in wanted.items():
+        try:
+            found = info(name)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        problems += [f"{name}: {problem}" for problem in found.problems()]
+        if images > found.counts["train"]:
+            problems.append(_too_many(name, images))
+    if problems:
+        raise ValueError("\n".join(["The data are not ready:", *problems]))
+
+
+def _too_many(name, images):
+    return f"train_images={images}: {name} has {DATASETS[name].counts['train']} training images"
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """Area averages of uint8 images (..., H, W) -> (..., size, size), halves rounded up.
+
+    Pixel i is the mean over rows floor(i H / size) up to ceil((i + 1) H / size), as in adaptive
+    average pooling; in whole numbers, so that every machine gets the same bytes.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    rows, columns = _windows(height, size), _windows(width, size)  # (size, H), (size, W)
+    area = np.outer(rows.sum(1), columns.sum(1)).astype(np.int64)
+    out = np.empty((*images.shape[:-2], size, size), np.uint8)
+    for start in range(0, len(images), 1000):  # a part at a time: float32 takes four times the memory
+        part = slice(start, start + 1000)
+        sums = (rows @ images[part].astype(np.float32) @ columns.T).astype(np.int64)  # below 2**24: exact
+        out[part] = (2 * sums + area) // (2 * area)
+    return out
+
+
+def _windows(size, new):
+    i, pixel = np.arange(new)[:, None], np.arange(size)
+    return ((pixel >= i * size // new) & (pixel < -(-(i + 1) * size // new))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images x, uint8 (N, C, H, W) or frames (N, T, 2, H, W), and labels y, int64 (N,)."""
+
+    x: object
+    y: object
+
+    def __len__(self):
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set in memory: `train`, `val`, `test`, and the training split's `mean` and `std`.
+
+    mean, std : a float for each channel, of pixels in 0..1. Shared between callers: change nothing in place.
+    """
+
+    info: Info
+    train: Split
+    val: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def batch(self, x, index, kind: str = "none", generator=None):
+        """x[index], augmented and normalised: float32 (B, C, H, W) of uint8 x (N, C, H, W), index (B,)."""
+        return normalise(augment(x.index_select(0, index), kind, generator), self.mean, self.std)
+
+
+def load_data(name: str, image_size: int = 0, train_images: int = 0, device="cpu") -> Data:
+    """A data set as tensors on `device`; the last few are kept in memory.
+
+    image_size : pixels a side after area averaging; 0 keeps the native size.
+    train_images : only the first so many training images; 0 means all. Any multiple of the number
+        of classes is class-balanced.
+
+    Raises ValueError naming all wrong arguments, or what is missing or damaged and its repair.
+    """
+    problems = []
+    try:
+        info(name)
+    except ValueError as error:
+        problems.append(str(error))
+    for argument, value in (("image_size", image_size), ("train_images", train_images)):
+        good, right = RANGES[argument]
+        if type(value) is not int or not good(value):
+            problems.append(f"{argument}={value!r}: give {right}")
+    if not problems and train_images > DATASETS[name].counts["train"]:
+        problems.append(_too_many(name, train_images))
+    if problems:
+        raise ValueError("load_data: " + "; ".join(problems))
+    return _load(name, image_size, train_images, str(device), str(DATASETS[name].find()))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(name, image_size, train_images, device, folder):  # folder: only so that another one is read anew
+    import torch
+
+    found, loaded = DATASETS[name], {}
+    for split, (x, y) in found.read().items():
+        if split == "train" and train_images:
+            x, y = x[:train_images], y[:train_images]
+        x = np.ascontiguousarray(resize(x, image_size) if image_size else x)
+        # a copy where it is a read-only view of the file's bytes
+        loaded[split] = (torch.tensor(x), torch.tensor(y))
+    mean, std = _moments(loaded["train"][0])
+    splits = {split: Split(x.to(device), y.to(device)) for split, (x, y) in loaded.items()}
+    return Data(info=found, mean=mean, std=std, **splits)
+
+
+def _moments(x):
+    """Mean and standard deviation of each channel in 0..1, from whole-number counts: exact anywhere."""
+    mean, std = [], []
+    for channel in range(x.shape[-3]):
+        counts = x.select(-3, channel).reshape(-1).bincount(minlength=256).tolist()
+        n = sum(counts)
+        first = sum(value * count for value, count in enumerate(counts))
+        second = sum(value * value * count for value, count in enumerate(counts))
+        mean.append(first / (255 * n))
+        std.append((n * second - first**2) ** 0.5 / (255 * n) or 1.0)  # a blank channel is left as it is
+    return tuple(mean), tuple(std)
+
+
+def normalise(x, mean, std):
+    """uint8 (..., C, H, W) -> float32 (x / 255 - mean) / std; mean and std have C values."""
+    import torch
+
+    scale = torch.tensor([1 / (255 * s) for s in std], device=x.device)[:, None, None]
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=x.device)[:, None, None]
+    return torch.addcmul(shift, x.to(torch.float32), scale)
+
+
+def augment(x, kind: str, generator):
+    """A random view of each image of a batch, x (B, C, H, W) or frames (B, T, 2, H, W); the same dtype.
+
+    kind : one of experiment.CHOICES["augment"]. "crop" pads with zeros by an eighth of the size and
+        cuts at random; "flip" mirrors left-right with probability 1/2; "cutout" blanks a square of
+        half the size around a random pixel. All frames of a recording share one view.
+    generator : torch.Generator; it is left alone by "none" only.
+    """
+    import torch
+
+    if kind not in CHOICES["augment"]:
+        raise ValueError(f"augment={kind!r}: choose from {', '.join(CHOICES['augment'])}")
+    if kind == "none":
+        return x
+    if generator is None:
+        raise ValueError(f"augment={kind!r} needs a torch.Generator, got None")
+    batch, height, width = x.shape[0], x.shape[-2], x.shape[-1]
+
+    def draw(high):
+        return torch.randint(high, (batch, 1), generator=generator, device=generator.device).to(x.device)
+
+    pad_y, pad_x = max(1, height // 8), max(1, width // 8)
+    # where each row and each column of the view comes from
+    rows = torch.arange(height, device=x.device) + draw(2 * pad_y + 1) - pad_y  # (B, H)
+    columns = torch.arange(width, device=x.device) + draw(2 * pad_x + 1) - pad_x  # (B, W)
+    if "flip" in kind:
+        columns = torch.where(draw(2).bool(), columns.flip(1), columns)
+    inside = _between(rows, 0, height)[:, :, None] & _between(columns, 0, width)[:, None]  # (B, H, W)
+    if "cutout" in kind:
+        top, left = draw(height) - height // 4, draw(width) - width // 4
+        cut_y = _between(torch.arange(height, device=x.device), top, top + height // 2)
+        cut_x = _between(torch.arange(width, device=x.device), left, left + width // 2)
+        inside &= ~(cut_y[:, :, None] & cut_x[:, None])
+    source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]  # (B, H, W)
+    flat = x.reshape(batch, -1, height * width)  # (B, C, H W)
+    view = flat.gather(2, source.reshape(batch, 1, -1).expand_as(flat))
+    return (view * inside.reshape(batch, 1, -1)).reshape(x.shape)
+
+
+def _between(x, low, high):
+    return (x >= low) & (x < high)
+
+
+def table() -> str:
+    """Every data set with what it holds, where it was found, and what to do when it was not."""
+    lines = []
+    for name, found in DATASETS.items():
+        problems = found.problems()
+        counts = " + ".join(f"{found.counts[split]:,} {split}" for split in SPLITS)
+        shape = f"{found.channels}x{found.size}x{found.size}"
+        lines += [
+            f"{name:14} {found.title}: {counts}, {shape}, {len(found.classes)} classes",
+            f"{'':14} needs {found.needs}",
+        ]
+        lines += [f"{'':14} {problem}" for problem in problems] or [f"{'':14} found in {found.find()}"]
+    return "\n".join(lines)
+
+
+def manifest(name: str) -> dict:
+    """Shapes, images a class and sha256 of each split: the same wherever the data set was found."""
+    out = {}
+    for split, (x, y) in info(name).read().items():
+        digest = hashlib.sha256(np.ascontiguousarray(x).tobytes())
+        digest.update(y.astype("<i8").tobytes())
+        per_class = np.bincount(y, minlength=len(info(name).classes)).tolist()
+        out[split] = {"shape": list(x.shape), "images_per_class": per_class, "sha256": digest.hexdigest()}
+    return out
+
+
+def prepare(profile: str, folder: Path | None = None) -> Path:
+    """Check and describe every data set of a profile in <folder>/manifest.json, DVC's data stage.
+
+    folder : data/prepared/<profile> at the repository's root by default.
+    """
+    import yaml
+
+    blocks = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) or {}
+    if profile not in blocks:
+        raise ValueError(f"profile={profile!r}: params.yaml has {', '.join(blocks)}")
+    names = []
+    for block in (blocks[profile] or {}).values():
+        named = (block or {}).get("dataset", [])
+        names += [named] if isinstance(named, str) else named
+    check(names)
+    text = json.dumps({name: manifest(name) for name in sorted(set(names))}, indent=1, sort_keys=True) + "\n"
+    folder = Path(folder or paths.ROOT / "data" / "prepared" / profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".manifest.{os.getpid()}"
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        os.replace(scratch, folder / "manifest.json")
+    finally:
+        scratch.unlink(missing_ok=True)
+    return folder / "manifest.json"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m sltlib data [list | prepare --profile P]`; 1 when something is not right."""
+    parser = argparse.ArgumentParser(prog="python -m sltlib data", description="Data sets.")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("list", help="every data set, what it needs, where it was found (the default)")
+    stage = commands.add_parser("prepare", help="check and describe the data sets of a profile")
+    stage.add_argument("--profile", required=True)
+    args = parser.parse_args(argv)
+    try:
+        print(prepare(args.profile) if args.command == "prepare" else table())
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

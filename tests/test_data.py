@@ -1,0 +1,516 @@
+"""Data sets: the pinned sample, splits, damage, resizing, normalising, augmenting, the command line."""
+
+import dataclasses
+import gzip
+import hashlib
+import importlib.util
+import json
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sltlib import data, paths
+
+FASHION_MNIST = data.DATASETS["fashion-mnist"]
+needs_fashion_mnist = pytest.mark.skipif(
+    bool(FASHION_MNIST.problems()), reason="the full Fashion-MNIST is not on this machine"
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty data folder in place of the repository's."""
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    return tmp_path
+
+
+def register(monkeypatch, name, **changes):
+    """Replace fields of a data set, such as the counts of tiny files in the true layout."""
+    monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(data.DATASETS[name], **changes))
+    return data.DATASETS[name]
+
+
+def tiny_cifar(root, monkeypatch, name, per_class=(4, 1)):
+    """Tiny files in CIFAR's binary layout; returns the images and labels in the files' order."""
+    rng = np.random.RandomState(0)
+    fine_of = data.DATASETS[name].classes
+    ten = len(fine_of) == 10
+    train_files = [f"data_batch_{i}.bin" for i in range(1, 6)] if ten else ["train.bin"]
+    where = root / name / ("cifar-10-batches-bin" if ten else "cifar-100-binary")
+    where.mkdir(parents=True)
+    held, sizes = {}, {}
+    for files, count in (
+        (train_files, per_class[0]),
+        (["test_batch.bin" if ten else "test.bin"], per_class[1]),
+    ):
+        labels = rng.permutation(np.repeat(np.arange(len(fine_of)), count)).astype(np.uint8)
+        images = rng.randint(0, 256, (len(labels), 3, 32, 32), np.uint8)
+        head = [labels[:, None]] if ten else [labels[:, None] // 5, labels[:, None]]
+        rows = np.concatenate([*head, images.reshape(len(labels), -1)], axis=1)
+        for file, part in zip(files, np.array_split(rows, len(files)), strict=True):
+            (where / file).write_bytes(part.tobytes())
+            sizes[file] = part.size
+        held["test" if "test" in files[0] else "train"] = (images, labels)
+    counts = {"train": len(fine_of) * (per_class[0] - 1), "val": len(fine_of), "test": len(held["test"][1])}
+    register(monkeypatch, name, counts=counts, files={f: sizes[f] for f in data.DATASETS[name].files})
+    return held, where
+
+
+def idx(array):
+    """An array as the bytes of an idx file."""
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def tiny_fashion_mnist(root, monkeypatch):
+    """Tiny idx files in Fashion-MNIST's layout: 6 training and 2 test images a class."""
+    rng = np.random.RandomState(1)
+    where = root / "fashion-mnist"
+    where.mkdir()
+    arrays = []
+    for count in (60, 20):
+        arrays += [rng.randint(0, 256, (count, 28, 28)), rng.permutation(np.arange(count) % 10)]
+    raws = dict(zip(FASHION_MNIST.files, map(idx, arrays), strict=True))
+    for name, raw in raws.items():
+        (where / name).write_bytes(gzip.compress(raw, mtime=0))
+    register(
+        monkeypatch,
+        "fashion-mnist",
+        places=("fashion-mnist",),
+        counts={"train": 50, "val": 10, "test": 20},
+        files={name: len(raw) for name, raw in raws.items()},
+        sha256={name: hashlib.sha256(raw).hexdigest() for name, raw in raws.items()},
+    )
+    return arrays, where
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, sltlib.data as d; d.check(['fashion']); d.table(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
+
+
+# --- the embedded sample
+
+
+def test_sample_has_its_sizes_balance_and_values():
+    splits = data.info("fashion").read()
+    for split, each in (("train", 800), ("val", 100), ("test", 200)):
+        x, y = splits[split]
+        assert x.shape == (10 * each, 1, 28, 28) and x.dtype == np.uint8 and y.dtype == np.int64
+        assert np.bincount(y).tolist() == [each] * 10
+    # pinned: another choice or order of images is another data set
+    assert splits["train"][1][:10].tolist() == list(range(10))
+    assert [int(splits[s][0].sum(dtype=np.int64)) for s in data.SPLITS] == SAMPLE_SUMS
+
+
+SAMPLE_SUMS = [458882569, 58009553, 115163600]
+
+
+def test_no_image_is_in_two_splits():
+    seen = {s: {image.tobytes() for image in x} for s, (x, _) in data.info("fashion").read().items()}
+    assert all(len(seen[s]) == n for s, n in data.info("fashion").counts.items())
+    assert (
+        not seen["train"] & seen["val"]
+        and not seen["train"] & seen["test"]
+        and not seen["val"] & seen["test"]
+    )
+
+
+@needs_fashion_mnist
+def test_sample_holds_official_images_with_their_labels():
+    train, test = data.read_idx(FASHION_MNIST, FASHION_MNIST.find())
+    label_of = [{x.tobytes(): y for x, y in zip(*half, strict=True)} for half in (train, test)]
+    for split, (x, y) in data.info("fashion").read().items():
+        official = label_of[split == "test"]
+        assert all(official[image.tobytes()] == label for image, label in zip(x, y, strict=True))
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location(
+        "make_sample", paths.ROOT / "data" / "make_fashion_sample.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@needs_fashion_mnist
+def test_script_makes_the_committed_sample_again(tmp_path, capsys):
+    assert load_script().main(FASHION_MNIST.find(), tmp_path) == 0, capsys.readouterr().err
+    committed = paths.ROOT / "data" / "fashion" / "fashion-sample.xz"
+    assert (tmp_path / "fashion-sample.xz").read_bytes() == committed.read_bytes()
+
+
+def test_script_refuses_other_sources_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    arrays, where = tiny_fashion_mnist(tmp_path, monkeypatch)
+    name = next(iter(FASHION_MNIST.files))
+    raw = bytearray(gzip.decompress((where / name).read_bytes()))
+    raw[-1] ^= 1
+    (where / name).write_bytes(gzip.compress(bytes(raw)))
+    target = tmp_path / "out"
+    target.mkdir()
+    assert load_script().main(where, target) == 1
+    assert "sha256" in capsys.readouterr().err and not list(target.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte flipped", "empty"])
+def test_damaged_sample_is_refused(folder, monkeypatch, damage):
+    raw = bytearray((paths.ROOT / "data" / "fashion" / "fashion-sample.xz").read_bytes())
+    raw[len(raw) // 2] ^= damage == "one byte flipped"
+    keep = {"truncated": len(raw) - 1, "empty": 0}.get(damage, len(raw))
+    (folder / "fashion").mkdir()
+    (folder / "fashion" / "fashion-sample.xz").write_bytes(raw[:keep])
+    with pytest.raises(ValueError, match=r"damaged .*git checkout data/fashion"):
+        data.load_data("fashion")
+    if damage != "one byte flipped":  # a quick look sees sizes, reading sees every byte
+        with pytest.raises(ValueError, match="damaged"):
+            data.check(["fashion"])
+
+
+def test_sample_is_found_when_the_data_folder_is_elsewhere(folder):
+    assert data.info("fashion").find() == paths.ROOT / "data" / "fashion"
+
+
+# --- splits
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12), st.integers(1, 6))
+@settings(max_examples=50, deadline=None)
+def test_every_prefix_is_balanced(seed, classes, each):
+    labels = np.random.RandomState(seed).permutation(np.repeat(np.arange(classes), each))
+    order = data.balanced(labels, seed)
+    assert sorted(order) == list(range(len(labels)))
+    for n in range(len(labels) + 1):
+        counts = np.bincount(labels[order[:n]], minlength=classes)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_order_is_random_within_a_class_and_depends_on_the_seed():
+    labels = np.arange(1000) % 10
+    first = data.balanced(labels, 0)[::10]
+    assert np.any(np.diff(first) < 0) and np.any(first != data.balanced(labels, 1)[::10])
+    assert data.balanced(labels, 0)[:5].tolist() == ORDER
+
+
+ORDER = [310, 971, 672, 993, 784]
+
+
+def test_fashion_mnist_splits_the_official_training_set(folder, monkeypatch):
+    (x, y, x_test, y_test), _ = tiny_fashion_mnist(folder, monkeypatch)
+    splits = data.info("fashion-mnist").read()
+    assert np.bincount(splits["val"][1]).tolist() == [1] * 10
+    both = np.concatenate([splits["train"][0], splits["val"][0]])[:, 0]
+    labels = np.concatenate([splits["train"][1], splits["val"][1]])
+    want = sorted((image.astype(np.uint8).tobytes(), label) for image, label in zip(x, y, strict=True))
+    assert sorted((image.tobytes(), label) for image, label in zip(both, labels, strict=True)) == want
+    assert np.array_equal(splits["test"][0][:, 0], x_test) and np.array_equal(splits["test"][1], y_test)
+
+
+@needs_fashion_mnist
+def test_whole_fashion_mnist_reads():
+    splits = FASHION_MNIST.read()
+    assert {split: len(y) for split, (_, y) in splits.items()} == FASHION_MNIST.counts
+    assert np.bincount(splits["val"][1]).tolist() == [500] * 10
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_files_in_the_binary_layout(folder, monkeypatch, name):
+    held, _ = tiny_cifar(folder, monkeypatch, name)
+    splits = data.info(name).read()
+    x, y = held["train"]
+    label_of = {image.tobytes(): label for image, label in zip(x, y, strict=True)}
+    for split in ("train", "val"):
+        assert all(label_of.pop(a.tobytes()) == b for a, b in zip(*splits[split], strict=True))
+    assert not label_of  # every image once
+    assert set(np.bincount(splits["val"][1])) == {1}
+    assert np.array_equal(splits["test"][0], held["test"][0])
+    assert np.array_equal(splits["test"][1], held["test"][1])
+    assert data.load_data(name).train.x.shape == (data.info(name).counts["train"], 3, 32, 32)
+
+
+def test_class_names_are_as_many_as_classes():
+    counts = {name: len(set(found.classes)) for name, found in data.DATASETS.items()}
+    assert counts == {"fashion": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
+    assert data.DATASETS["cifar100"].classes == tuple(sorted(data.DATASETS["cifar100"].classes))
+
+
+# --- damage and wrong arguments
+
+
+def test_cifar_row_size_and_labels_are_checked(folder, monkeypatch):
+    _, where = tiny_cifar(folder, monkeypatch, "cifar10")
+    last = where / "data_batch_5.bin"
+    raw = bytearray(last.read_bytes())
+    last.write_bytes(raw[:-1])
+    files = dict(data.info("cifar10").files)
+    register(monkeypatch, "cifar10", files={**files, last.name: len(raw) - 1})
+    with pytest.raises(ValueError, match="data_batch_5.bin is damaged .* rows of 3,073"):
+        data.info("cifar10").read()
+    raw[0] = 10
+    last.write_bytes(raw)
+    register(monkeypatch, "cifar10", files=files)
+    with pytest.raises(ValueError, match="label 10, want 0 to 9"):
+        data.info("cifar10").read()
+
+
+def test_wrong_row_count_is_refused(folder, monkeypatch):
+    tiny_cifar(folder, monkeypatch, "cifar100")
+    register(monkeypatch, "cifar100", counts={"train": 300, "val": 100, "test": 101})
+    with pytest.raises(ValueError, match="images, want"):
+        data.info("cifar100").read()
+
+
+def test_truncated_archive_is_refused(folder, monkeypatch):
+    _, where = tiny_fashion_mnist(folder, monkeypatch)
+    data.check(["fashion-mnist"])
+    images, labels, *_ = (where / name for name in FASHION_MNIST.files)
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-5])
+    with pytest.raises(ValueError, match=f"{images.name} is damaged"):
+        data.check(["fashion-mnist"])
+    # damage that leaves the length alone
+    images.write_bytes(whole[:200] + bytes([whole[200] ^ 255]) + whole[201:])
+    with pytest.raises(ValueError, match=images.name):
+        data.load_data("fashion-mnist")
+    images.write_bytes(whole)
+    labels.write_bytes(
+        gzip.compress(idx(np.zeros((60, 28, 28)))[: data.info("fashion-mnist").files[labels.name]])
+    )
+    register(monkeypatch, "fashion-mnist", sha256={})
+    with pytest.raises(ValueError, match="no idx file of 1 dimensions"):
+        data.load_data("fashion-mnist")
+
+
+def test_check_names_every_problem_at_once(folder, monkeypatch):
+    _, where = tiny_fashion_mnist(folder, monkeypatch)
+    (where / next(iter(FASHION_MNIST.files))).unlink()
+    with pytest.raises(ValueError) as error:
+        data.check({"fashion": 8001, "fashoin": 0, "cifar10": 0, "fashion-mnist": 0})
+    lines = str(error.value).splitlines()[1:]
+    assert len(lines) == 4
+    assert "train_images=8001" in lines[0] and "fashoin" in lines[1] and "did you mean fashion" in lines[1]
+    assert lines[2].startswith("cifar10: not found") and "cifar-10-binary.tar.gz" in lines[2]
+    assert "train-images-idx3-ubyte.gz is missing" in lines[3]
+    data.check(["fashion", "fashion"])
+
+
+def test_a_whole_copy_is_preferred_to_a_partial_one(folder, monkeypatch):
+    _, where = tiny_fashion_mnist(folder, monkeypatch)
+    partial = folder / "partial"
+    partial.mkdir()
+    shutil.copy(where / next(iter(FASHION_MNIST.files)), partial)
+    register(monkeypatch, "fashion-mnist", places=("partial", "fashion-mnist"))
+    assert data.info("fashion-mnist").find() == where
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "fashon"}, ["fashon", "fashion", "did you mean"]),
+        ({"name": ["fashion"]}, ["is not known"]),
+        ({"name": "fashion", "train_images": 8001}, ["8001", "has 8000 training images"]),
+        ({"name": "x", "image_size": 7, "train_images": -1}, ["'x'", "image_size=7", "train_images=-1"]),
+        ({"name": "fashion", "image_size": 14.0}, ["image_size=14.0"]),
+        ({"name": "cifar10"}, ["not found", "cifar-10-binary.tar.gz"]),
+    ],
+)
+def test_wrong_arguments_are_named_at_once(folder, arguments, words):
+    with pytest.raises(ValueError) as error:
+        data.load_data(**arguments)
+    assert all(word in str(error.value) for word in words)
+
+
+# --- tensors
+
+
+def test_loaded_splits_and_their_moments():
+    loaded = data.load_data("fashion", train_images=200)
+    assert loaded.train.x.shape == (200, 1, 28, 28) and loaded.train.x.dtype == torch.uint8
+    assert loaded.train.y.dtype == torch.int64 and torch.bincount(loaded.train.y).tolist() == [20] * 10
+    assert (len(loaded.val), len(loaded.test)) == (1000, 2000)
+    pixels = loaded.train.x.double() / 255
+    assert loaded.mean == pytest.approx((pixels.mean().item(),), abs=1e-12)
+    assert loaded.std == pytest.approx((pixels.std(correction=0).item(),), abs=1e-12)
+    assert data.load_data("fashion", train_images=200) is loaded
+
+
+def test_moments_are_per_channel_and_a_blank_channel_is_left_alone():
+    x = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    x[:, 1], x[:2, 2] = 255, 255
+    assert data._moments(x) == ((0.0, 1.0, 0.5), (1.0, 1.0, 0.5))
+
+
+def test_a_batch_is_normalised_by_the_training_split():
+    loaded = data.load_data("fashion", 14)
+    index = torch.tensor([5, 0, 5])
+    batch = loaded.batch(loaded.test.x, index)
+    want = (loaded.test.x[index].double() / 255 - loaded.mean[0]) / loaded.std[0]
+    assert batch.dtype == torch.float32 and batch.shape == (3, 1, 14, 14)
+    assert torch.allclose(batch.double(), want, atol=1e-5)
+    whole = loaded.batch(loaded.train.x, torch.arange(8000))
+    assert abs(whole.mean()) < 1e-4 and abs(whole.std() - 1) < 1e-4
+
+
+def test_normalise_uses_each_channels_own_moments():
+    x = torch.randint(0, 256, (2, 5, 2, 4, 4), dtype=torch.uint8)  # frames (B, T, 2, H, W)
+    out = data.normalise(x, (0.25, 0.5), (0.5, 2.0))
+    want = (x.double() / 255 - torch.tensor([0.25, 0.5])[:, None, None]) / torch.tensor([0.5, 2.0])[
+        :, None, None
+    ]
+    assert torch.allclose(out.double(), want, atol=1e-6)
+
+
+def test_halving_takes_exact_means_of_two_by_two():
+    x = np.random.RandomState(0).randint(0, 256, (30, 3, 28, 28), np.uint8)
+    sums = x.reshape(30, 3, 14, 2, 14, 2).sum((3, 5))
+    assert np.array_equal(data.resize(x, 14), (sums + 2) // 4)
+
+
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(8, 40))
+@settings(max_examples=40, deadline=None)
+def test_resizing_is_adaptive_average_pooling(height, width, size):
+    x = np.random.RandomState(height * 41 + width).randint(0, 256, (2, 2, height, width), np.uint8)
+    out = data.resize(x, size)
+    want = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x, dtype=torch.float64), size).numpy()
+    assert out.shape == (2, 2, size, size) and out.dtype == np.uint8
+    assert np.abs(out - want).max() <= 0.5 + 1e-9
+
+
+def test_resizing_a_set_in_parts_is_resizing_each_image():
+    x = np.random.RandomState(0).randint(0, 256, (2100, 1, 10, 10), np.uint8)
+    assert np.array_equal(
+        data.resize(x, 8), np.concatenate([data.resize(x[i : i + 1], 8) for i in range(2100)])
+    )
+
+
+# --- augmentation
+
+
+def reference_view(x, dy, dx, flip, pad_y, pad_x):
+    """One image (C, H, W) padded, cut and flipped the plain way."""
+    _, h, w = x.shape
+    padded = torch.nn.functional.pad(x, (pad_x, pad_x, pad_y, pad_y))
+    view = padded[:, dy : dy + h, dx : dx + w]
+    return view.flip(2) if flip else view
+
+
+@given(st.sampled_from(["crop", "crop-flip"]), st.integers(0, 1000), st.sampled_from([(16, 16), (14, 24)]))
+@settings(max_examples=30, deadline=None)
+def test_each_augmented_image_is_one_crop_of_its_own(kind, seed, size):
+    h, w = size
+    x = torch.randint(1, 256, (6, 2, h, w), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    out = data.augment(x, kind, torch.Generator().manual_seed(seed))
+    assert out.dtype == torch.uint8 and out.shape == x.shape
+    for image, got in zip(x, out, strict=True):
+        views = [
+            reference_view(image, dy, dx, flip, h // 8, w // 8)
+            for dy in range(2 * (h // 8) + 1)
+            for dx in range(2 * (w // 8) + 1)
+            for flip in ([False, True] if "flip" in kind else [False])
+        ]
+        assert sum(torch.equal(got, view) for view in views) == 1
+
+
+def test_every_crop_and_both_flips_occur_about_equally():
+    x = torch.arange(1, 257, dtype=torch.float32).reshape(1, 1, 16, 16).expand(9000, 1, 16, 16)
+    out = data.augment(x, "crop-flip", torch.Generator().manual_seed(0))
+    centre = out[:, 0, 8, 7:9].long() - 1  # two neighbours tell the offset and the flip
+    kinds, counts = torch.unique(centre, dim=0, return_counts=True)
+    assert len(kinds) == 2 * 5 * 5  # pad 2 on each side
+    assert counts.min() > 120 and counts.max() < 240
+
+
+def test_cutout_blanks_a_square_of_half_the_size():
+    x = torch.ones(4000, 1, 16, 16)
+    cropped = data.augment(torch.ones(4000, 1, 48, 48), "crop-flip-cutout", torch.Generator().manual_seed(0))
+    blank = (cropped[:, 0, 12:36, 12:36] == 0).flatten(1).sum(1)  # away from the padding
+    assert blank.max() == 24 * 24 and blank.min() == 0
+    out = data.augment(x, "crop-flip-cutout", torch.Generator().manual_seed(1))[:, 0] == 0
+    plain = data.augment(x, "crop-flip", torch.Generator().manual_seed(1))[:, 0] == 0
+    assert torch.all(out | ~plain)  # the same views, with more blanked
+    extra = (out & ~plain).flatten(1).sum(1)
+    assert extra.max() == 64 and extra.float().mean() > 36
+
+
+def test_augmentation_is_the_generators_and_leaves_its_input_alone():
+    x = torch.randint(0, 256, (32, 1, 16, 16), dtype=torch.uint8)
+    before = x.clone()
+    views = [data.augment(x, "crop-flip-cutout", torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(views[0], views[1]) and not torch.equal(views[0], views[2]) and torch.equal(x, before)
+    generator = torch.Generator().manual_seed(0)
+    state = torch.get_rng_state()
+    first, second = (data.augment(x, "crop", generator) for _ in range(2))
+    assert not torch.equal(first, second) and torch.equal(torch.get_rng_state(), state)
+    assert data.augment(x, "none", None) is x
+
+
+def test_frames_of_a_recording_share_one_view():
+    frame = torch.randint(1, 256, (8, 1, 1, 16, 16), dtype=torch.uint8)
+    out = data.augment(frame.expand(8, 3, 2, 16, 16), "crop-flip", torch.Generator().manual_seed(0))
+    assert out.shape == (8, 3, 2, 16, 16) and torch.equal(out, out[:, :1, :1].expand_as(out))
+    assert not torch.equal(out[:, :1, :1], frame)
+
+
+def test_wrong_augmentation_is_refused():
+    x = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="augment='flip': choose from none, crop"):
+        data.augment(x, "flip", torch.Generator())
+    with pytest.raises(ValueError, match="needs a torch.Generator"):
+        data.augment(x, "crop", None)
+
+
+# --- the command line
+
+
+def test_list_says_where_each_data_set_is_and_what_to_do(folder, capsys):
+    assert data.main([]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in data.DATASETS)
+    assert f"found in {paths.ROOT / 'data' / 'fashion'}" in text
+    assert (
+        f"not found in {folder / 'cifar100' / 'cifar-100-binary'}" in text
+        and "cifar-100-binary.tar.gz" in text
+    )
+
+
+@pytest.fixture
+def profiles(tmp_path, monkeypatch):
+    """A repository root with a params.yaml of its own."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text(
+        "mini:\n  a: {dataset: fashion, lr: 0.1}\n  b: {seeds: [0]}\n  c: {dataset: [fashion]}\n"
+        "paper:\n  a: {dataset: cifar10}\n  b: {dataset: imagenet}\nnone:\n  a:\n"
+    )
+    return tmp_path
+
+
+def test_prepare_describes_the_data_sets_of_a_profile(profiles, capsys):
+    assert data.main(["prepare", "--profile", "mini"]) == 0
+    path = profiles / "data" / "prepared" / "mini" / "manifest.json"
+    text = path.read_text()
+    described = json.loads(text)
+    assert list(described) == ["fashion"] and str(paths.ROOT) not in text
+    test = described["fashion"]["test"]
+    assert test["shape"] == [2000, 1, 28, 28] and test["images_per_class"] == [200] * 10
+    x, y = data.info("fashion").read()["test"]
+    assert test["sha256"] == hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
+    assert data.main(["prepare", "--profile", "mini"]) == 0
+    assert path.read_text() == text and [p.name for p in path.parent.iterdir()] == ["manifest.json"]
+    assert data.main(["prepare", "--profile", "none"]) == 0
+
+
+def test_prepare_names_all_that_is_missing_and_writes_nothing(profiles, folder, capsys):
+    assert data.main(["prepare", "--profile", "paper"]) == 1
+    error = capsys.readouterr().err
+    assert "cifar10: not found" in error and "imagenet" in error
+    assert data.main(["prepare", "--profile", "papre"]) == 1
+    assert "params.yaml has mini, paper" in capsys.readouterr().err
+    assert not (profiles / "data").exists()
