@@ -33,7 +33,7 @@ $(STAMP):
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv || { \
 	  rm -rf .venv; echo "$(PYTHON) cannot make environments; on Debian: apt install python3-venv"; exit 1; }
 	.venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
-	.venv/bin/python -m sltlib.pipeline
+	.venv/bin/python -m sltlib kernel
 	@rm -f .venv/installed-* && touch $(STAMP)
 
 repro: setup

@@ -1,0 +1,240 @@
+"""The check after a notebook's parameters cell, and the profiles of params.yaml."""
+
+import json
+import types
+
+import pytest
+from conftest import write_notebook
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sltlib import params, paths
+
+DEFAULTS = {
+    "dataset": "fashion",
+    "seeds": [0, 1],
+    "sparsities": [0.5, 0.9],
+    "timesteps": 4,
+    "search_epochs": 2,
+    "lr": 0.1,
+    "title": "a",
+    "affine": False,
+    "grid": {"adam": [0.1]},
+}
+CELL = "\n".join(f"{name} = {value!r}  # a note" for name, value in DEFAULTS.items())
+
+
+@pytest.fixture(autouse=True)
+def notebook(tmp_path, monkeypatch):
+    """One notebook, `02_table`, and two profiles."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
+    write_notebook(paths.NOTEBOOKS / "02_table.ipynb", "1 + 1", parameters=CELL)
+    profiles({"mini": {"02_table": {"seeds": [0, 1, 2]}}, "smoke": {"02_table": {"seeds": [0]}}})
+
+
+def profiles(blocks):
+    paths.PARAMS.write_text(json.dumps(blocks))  # JSON is YAML
+
+
+def check(**changes):
+    return params.check("02_table", {**DEFAULTS, **changes})
+
+
+def refused(**changes):
+    with pytest.raises(ValueError) as error:
+        check(**changes)
+    assert not paths.results().exists(), "a refused run left something"
+    return str(error.value)
+
+
+def test_good_parameters_come_back_with_profile_and_output():
+    p = check()
+    assert {name: getattr(p, name) for name in DEFAULTS} == DEFAULTS
+    assert (p.notebook, p.profile) == ("02_table", "draft")
+    assert p.output == paths.results() / "draft" / "02_table"
+    assert p.output.is_absolute() and (p.output / "tickets").is_dir()
+
+
+@pytest.mark.parametrize(
+    "name, given, want",
+    [
+        ("seeds", "[0, 1]", [0, 1]),  # papermill -p seeds '[0, 1]'
+        ("seeds", (3, 4), [3, 4]),
+        ("seeds", [1000.0], [1000]),
+        ("timesteps", 8.0, 8),  # papermill -p timesteps 8e0
+        ("lr", 1, 1.0),
+        ("sparsities", "[0, 0.5]", [0.0, 0.5]),
+        ("grid", '{"sgd": [1]}', {"sgd": [1]}),
+        ("affine", True, True),
+    ],
+)
+def test_values_are_read_in_the_declared_type(name, given, want):
+    namespace = {**DEFAULTS, name: given}
+    p = params.check("02_table", namespace)
+    assert repr(getattr(p, name)) == repr(want)  # repr: 1.0 is not 1
+    assert repr(namespace[name]) == repr(want), "the notebook's own variable must agree"
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("seeds", 3, "want a list such as [0, 1]"),
+        ("seeds", "0 1", "want a list"),
+        ("seeds", [], "seeds is empty"),
+        ("seeds", [1, 1], "holds a value twice"),
+        ("seeds", [0, -1], "seeds holds -1: give 0 to"),
+        ("seeds", [0, 1.5], "seeds[1]=1.5 is a number, want an integer"),
+        ("seeds", [0, "x"], "seeds[1]='x'"),
+        ("sparsities", [0.5, 1], "sparsities holds 1.0: give a fraction removed"),
+        ("timesteps", 2.5, "timesteps=2.5 is a number, want an integer"),
+        ("timesteps", 0, "timesteps=0: give 1 to"),
+        ("timesteps", True, "timesteps=True is true or false, want an integer"),
+        ("search_epochs", 0, "search_epochs=0: give at least 1"),
+        ("lr", float("nan"), "finite"),
+        ("lr", "fast", "lr='fast' is text, want a number"),
+        ("title", 7, "-r title"),
+        ("affine", 1, "affine=1 is an integer, want true or false"),
+        ("dataset", "fashoin", "fashion"),
+        ("train_imags", 1, "no parameter 'train_imags'"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name, value, words):
+    assert words in refused(**{name: value})
+
+
+def test_all_problems_are_named_at_once():
+    message = refused(seeds=[], sparsities=[2], sedes=[0], dataset="nothing", lr="x")
+    for name in ("seeds is empty", "sparsities", "sedes", "did you mean seeds", "nothing", "lr="):
+        assert name in message, message
+
+
+def test_missing_data_are_refused_before_anything_trains(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path / "none"))
+    assert "cifar10: not found" in refused(dataset="cifar10")
+
+
+def test_a_parameters_cell_that_was_not_run_is_named():
+    namespace = {k: v for k, v in DEFAULTS.items() if k != "seeds"}
+    with pytest.raises(ValueError, match="seeds is not set: run the parameters cell"):
+        params.check("02_table", namespace)
+
+
+def test_only_parameters_are_held_to_be_parameters_in_a_notebook():
+    """A cell that papermill injected may not add names; a later cell of the notebook's may."""
+    history = ["", CELL, "params.check(NAME, globals())", "rows = [1, 2]", "import json\nx = 1"]
+    namespace = {**DEFAULTS, "rows": [1, 2], "x": 1, "json": json, "In": history}
+    assert params.check("02_table", namespace).profile == "draft"
+    namespace["In"] = ["", CELL, "# Parameters\nsedes = [0]\n"]
+    with pytest.raises(ValueError, match="'sedes'.*did you mean seeds"):
+        params.check("02_table", namespace)
+    namespace["In"] = ["", CELL + "\nsedes = [0]", "params.check(...)", CELL]  # mended in JupyterLab
+    params.check("02_table", namespace)
+
+
+def test_what_is_no_plain_value_is_no_parameter():
+    check(_hidden=1, json=json, get_ipython=1, Out={}, f=lambda: 0)
+
+
+def test_parameters_of_a_profile_go_to_that_profile(monkeypatch):
+    assert check(seeds=[0, 1, 2]).profile == "mini"
+    assert check(seeds="[0]").profile == "smoke"
+    assert check(seeds=[0, 1, 2], lr=0.2).profile == "draft"
+    profiles({"mini": {"02_table": {"seeds": [5]}}, "paper": {"02_table": {"seeds": [5]}}})
+    assert check(seeds=[5]).profile == "mini"
+    monkeypatch.setenv("SLT_PROFILE", "paper")
+    assert check(seeds=[5]).profile == "paper"
+    assert check(seeds=[6]).profile == "draft", "the wish for a profile does not make one"
+
+
+def test_a_number_and_a_truth_value_are_not_the_same_parameter():
+    profiles({"mini": {"02_table": {"affine": 0}}})
+    assert check().profile == "draft"
+
+
+def test_an_earlier_runs_outputs_go_and_other_files_stay():
+    output = check().output
+    (output / "figures").mkdir()
+    for name in ("figures/a.png", "table.csv", "tickets/t.safetensors", "executed.ipynb"):
+        (output / name).write_text("old")
+    check()
+    assert sorted(p.name for p in output.iterdir()) == ["executed.ipynb", "tickets"]
+    assert not list((output / "tickets").iterdir())
+
+
+def test_refused_parameters_leave_an_earlier_run_alone():
+    (check().output / "table.csv").write_text("old")
+    with pytest.raises(ValueError):
+        check(seeds=[])
+    assert (paths.results() / "draft" / "02_table" / "table.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize("source", ["import os", "a = f()", "a = b = 1", "a, b = 1, 2", "a = 1\nprint(a)"])
+def test_a_parameters_cell_holds_plain_assignments_only(source):
+    write_notebook(paths.NOTEBOOKS / "bad.ipynb", parameters=source)
+    with pytest.raises(ValueError, match="plain values"):
+        params.declared("bad")
+
+
+def test_a_notebook_without_parameters_cell_or_file_is_named():
+    write_notebook(paths.NOTEBOOKS / "bare.ipynb", "1")
+    with pytest.raises(ValueError, match="0 cells tagged 'parameters'"):
+        params.declared("bare")
+    with pytest.raises(ValueError, match="did you mean 02_table"):
+        params.declared("02_tabel")
+
+
+def test_annotated_and_negative_defaults_are_read():
+    write_notebook(paths.NOTEBOOKS / "n.ipynb", parameters="# why\na: int = -1\nb = [-0.5, {'c': None}]")
+    assert params.declared("n") == {"a": -1, "b": [-0.5, {"c": None}]}
+
+
+def test_a_profile_is_checked_whole():
+    profiles({"mini": {"02_table": {"sedes": [0], "sparsities": [1.0]}, "03_none": {}}})
+    with pytest.raises(ValueError) as error:
+        params.validate("mini")
+    message = str(error.value)
+    assert "mini.02_table sets ['sedes'], which 02_table.ipynb does not declare" in message
+    assert "sparsities holds 1.0" in message and "03_none" in message
+
+
+def test_unknown_profiles_and_notebooks_are_refused():
+    with pytest.raises(ValueError, match="did you mean mini"):
+        params.block("mimi", "02_table")
+    with pytest.raises(ValueError, match="did you mean 02_table"):
+        params.block("mini", "02_tabl")
+    with pytest.raises(ValueError, match="no profile 'mimi'"):
+        params.validate("mimi")
+    assert params.block("draft", "02_table") == {}
+
+
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
+
+
+@given(name=st.sampled_from(list(DEFAULTS)), value=PLAIN | st.lists(PLAIN, max_size=3))
+def test_any_value_is_taken_in_the_declared_type_or_refused(name, value):
+    default = DEFAULTS[name]
+    try:
+        p = params.check("02_table", {**DEFAULTS, name: value})
+    except ValueError as error:
+        assert str(error).startswith("02_table: ")
+        assert name in str(error)
+    else:
+        assert type(getattr(p, name)) is type(default)
+        assert isinstance(p, types.SimpleNamespace)
+
+
+def test_the_projects_own_profiles_are_right():
+    """Every block of params.yaml fits its notebook, and every notebook is in every profile."""
+    paths_notebooks, paths_params = paths.ROOT / "notebooks", paths.ROOT / "params.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "NOTEBOOKS", paths_notebooks)
+        patch.setattr(paths, "PARAMS", paths_params)
+        found = params.profiles()
+        assert list(found) == ["mini", "smoke", "paper"]
+        for profile in ("mini", "smoke"):
+            params.validate(profile)
+        for profile, blocks in found.items():
+            assert list(blocks) == params.names(), profile
+        for notebook, values in found["paper"].items():  # its data sets may be missing here
+            assert values.keys() <= params.declared(notebook).keys()
