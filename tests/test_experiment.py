@@ -1,0 +1,115 @@
+"""Keys: pinned, so that a stored result is never lost to, nor mixed up by, a change of code."""
+
+import dataclasses
+
+import pytest
+
+from sltlib.experiment import NUMERICS, SEARCHES, Experiment
+
+TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
+PINNED = {
+    'Experiment("fashion")': '5be22cde6ec29766a15f',
+    'Experiment("fashion", seed=1)': '8fa885aa8420906457d2',
+    'Experiment("fashion", neuron="relu")': 'c1294ba3cf3b84abb915',
+    'Experiment("fashion", neuron="sign", weights="binary")': '0421d728f142118c405b',
+    'Experiment("fashion", weights="binary")': '3e534ef315bb8fe5bbbb',
+    'Experiment("fashion", model="linear")': 'b151bd818fdc91dd5370',
+    'Experiment("fashion", model="conv2", width=0.5, image_size=14, epochs=2)': '6328c73f50904e487dcb',
+    'Experiment("cifar10", model="conv6", augment="crop-flip", optimizer="sgd", weight_decay=1e-4)': 'e63e5ffc45ffb2fb5e9e',
+    'Experiment("cifar10", model="resnet19", affine=True)': '8a5dbb4975eb9260c974',
+    'Experiment("fashion", timesteps=8, beta=0.4, reset="subtract", surrogate="triangle", threshold=2.0)': 'cbd537b634c2334fb6c7',
+    'Experiment("fashion", loss="per-step", schedule="constant", batch_size=100, lr=0.003, train_images=1000)': 'be22eac93b4a54668dd7',
+    'TICKET': 'fd9def6b125053576ffa',
+    'TICKET.replace(weights="binary", sparsity=0.95)': 'd157dedf8561c4541e04',
+    'TICKET.replace(search="random-readout")': '3692f7835f88bfd5a598',
+    'TICKET.replace(search="random-trained", neuron="relu")': '16821009fd18ccb42552',
+    'TICKET.replace(search="found-mask-trained", source=TICKET, seed=3)': 'f7c14daa9200cd39694a',
+    'Experiment("fashion-dvs", neuron="relu", timesteps=6)': '0a7bbc693ebf89ca74a3',
+}
+
+
+@pytest.mark.parametrize("text", PINNED)
+def test_pinned_keys(text):
+    assert NUMERICS == 1, "pin the keys of the new NUMERICS"
+    assert eval(text).key == PINNED[text]
+
+
+def test_pinned_keys_differ():
+    assert len(set(PINNED.values())) == len(PINNED) >= 15
+
+
+def test_every_field_is_in_the_key():
+    base = Experiment("fashion", search="random-trained", sparsity=0.5, optimizer="sgd")
+    other = dict(
+        dataset="cifar10", model="conv2", width=0.5, image_size=14, train_images=100, neuron="relu", weights="binary",
+        search="random-readout", sparsity=0.8, timesteps=2, beta=0.5, threshold=2.0, reset="subtract",
+        surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
+        momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
+    )  # fmt: skip
+    assert set(other) | {"source"} == {f.name for f in dataclasses.fields(Experiment)}
+    keys = {base.replace(**{name: value}).key for name, value in other.items()} | {base.key}
+    assert len(keys) == len(other) + 1
+    found = base.replace(search="found-mask-trained", source=TICKET)
+    assert found.key != base.replace(search="found-mask-trained", source=TICKET.replace(seed=1)).key
+
+
+def test_what_a_training_does_not_read_is_not_in_its_key():
+    relu = Experiment("fashion", neuron="relu")
+    assert relu.replace(timesteps=8, beta=0.2, reset="subtract").key == relu.key
+    frames = Experiment("fashion-dvs", neuron="relu")
+    assert frames.replace(timesteps=8).key != frames.key
+    assert Experiment("fashion").replace(timesteps=8).key != Experiment("fashion").key
+    linear = Experiment("fashion", model="linear")
+    assert linear.replace(neuron="sign", width=0.5, momentum=0.1).key == linear.key
+
+
+def test_spec_round_trip():
+    found = TICKET.replace(search="found-mask-trained", source=TICKET, lr=0.01)
+    assert Experiment.from_spec(found.spec()) == found
+    with pytest.raises(ValueError, match="no sparsty"):
+        Experiment.from_spec({"dataset": "fashion", "sparsty": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (dict(sparsity=1.0, search="edge-popup"), "below 1"),
+        (dict(sparsity=0.5), "needs a search"),
+        (dict(search="edge-popup"), "needs a sparsity"),
+        (dict(seed=True), "bool"),
+        (dict(seed=-1), "0 to"),
+        (dict(lr=float("nan")), "finite"),
+        (dict(neuron="lfi"), "relu, sign, lif"),
+        (dict(search="edge-popup", sparsity=0.5, affine=True), "affine"),
+        (dict(search="found-mask-trained", sparsity=0.5), "source"),
+        (dict(search="found-mask-trained", sparsity=0.8, source=TICKET), "sparsity=0.5"),
+        (dict(model="linear", weights="binary"), "linear"),
+    ],
+)
+def test_wrong_values_are_refused(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        Experiment("fashion", **wrong)
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(ValueError) as error:
+        Experiment("fashion", sparsity=1, model="vgg", epochs=0, lr="fast")
+    assert all(name in str(error.value) for name in ("sparsity", "model", "epochs", "lr"))
+
+
+def test_seed_zero_is_a_seed():
+    assert TICKET.seed == 0 and TICKET.replace(seed=1).key != TICKET.key
+
+
+def test_your_own_search_is_named_by_its_source(monkeypatch):
+    def mine(model, experiment, data, found):
+        return 1
+
+    monkeypatch.setitem(SEARCHES, "mine", mine)
+    first = Experiment("fashion", search="mine", sparsity=0.5).key
+
+    def mine(model, experiment, data, found):
+        return 2
+
+    monkeypatch.setitem(SEARCHES, "mine", mine)
+    assert Experiment("fashion", search="mine", sparsity=0.5).key != first
