@@ -199,8 +199,8 @@ def test_margin_is_positive():
         ({4: (4, 4.1, 4.3), 1: (0, 0, 0), 2: (2, 2.1, 2.2)}, stats.HOLDS),  # in the order of x
         ({1: (0, 0, 0), 2: (2, 2.1, 2.2), 4: (1, 1.1, 1.3)}, stats.FAILS),
         ({1: (0, 0, 0), 2: (2, 2.1, 2.2), 4: (2, 2.3, 2.1)}, stats.OPEN),
-        # p = 0.03 for the last step alone: not enough in a family of two that both must pass
-        ({1: (0, 0, 0), 2: (1, 4, 5), 4: (2.0, 5.5, 5.6)}, stats.OPEN),
+        # p = 0.029 for either step: enough alone, not in a family of two
+        ({1: (0, 0, 0), 2: (1, 1.3, 0.7), 4: (2, 2.6, 1.4)}, stats.OPEN),
     ],
 )
 def test_monotone(steps, verdict):
@@ -228,6 +228,16 @@ def test_monotone_can_go_down():
 def test_interior_optimum(gains, verdict):
     found = stats.interior_optimum({x: plus(*g) for x, g in gains.items()}, "one best value")
     assert (found.verdict, found.n) == (verdict, 3)
+
+
+def test_an_optimum_is_corrected_for_the_points_that_could_have_won():
+    low, high = (-5, -5, -5), (1, 1.3, 0.7)  # high is above 0 with p = 0.029
+    sweep = {x: plus(*g) for x, g in {1: (0, 0, 0), 2: high, 5: (0, 0, 0)}.items()}
+    assert stats.interior_optimum(sweep, "c").verdict == stats.HOLDS
+    assert stats.interior_optimum({**sweep, 3: plus(*low)}, "c").verdict == stats.OPEN
+    end = {1: plus(*low), 2: plus(0, 0, 0), 3: plus(*high)}
+    assert stats.interior_optimum(end, "c").verdict == stats.OPEN
+    assert "0.0572 for one at an end" in stats.interior_optimum(end, "c").detail
 
 
 def test_sweeps_of_noise_are_rarely_resolved():
