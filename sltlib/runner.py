@@ -25,6 +25,8 @@ import traceback
 import types
 from multiprocessing.connection import wait
 
+from tqdm import tqdm
+
 from sltlib import data
 from sltlib.experiment import Experiment
 from sltlib.store import BrokenResult, Busy, Store, short
@@ -285,6 +287,8 @@ def _processes(queue, store, train, progress, count):
             progress.draw()
     finally:
         for worker in workers:
+            worker.connection.close()  # all at once: idle ones end side by side
+        for worker in workers:
             worker.stop()
 
 
@@ -320,8 +324,7 @@ class _Worker:
         return "died", f"exit code {code}" + (f" (killed{lack})" if lack else "")
 
     def stop(self):
-        """End the process: an idle one by the end of its pipe, one that trains by force."""
-        self.connection.close()
+        """End the process: an idle one ends with its pipe, one that trains by force."""
         if self.process.pid is None:
             return
         if self.training is None:
@@ -337,6 +340,8 @@ def _serve(connection, root, settings, train):
     for name in [name for name in os.environ if name.startswith("SLT_")]:
         del os.environ[name]  # those of the time when the fork server started
     os.environ |= settings
+    # The compiler uses tqdm, whose own lock is a semaphore that a killed worker would leave behind.
+    tqdm.set_lock(threading.RLock())
     store = Store(root)
     while True:
         try:
@@ -439,8 +444,6 @@ class Progress:
     def __enter__(self):
         quiet = os.environ.get("CI") or os.environ.get("SLT_QUIET") or os.environ.get("SLT_STATUS")
         if not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            from tqdm import tqdm
-
             shape = "{percentage:3.0f}% |{bar}| {desc}"
             self.bar = tqdm(total=1.0, bar_format=shape, leave=False)
         self.draw()

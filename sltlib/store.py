@@ -23,7 +23,6 @@ import secrets
 import shutil
 import socket
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sltlib import paths
-from sltlib.experiment import NUMERICS, Experiment
+from sltlib.experiment import Experiment
 
 MANIFEST = "manifest.json"
 TICKET = "ticket.safetensors"
@@ -121,13 +120,17 @@ class Store:
     def publish(self, experiment, metrics, history=(), provenance=None, ticket_writer=None) -> Result:
         """Store a finished training, all or nothing; the first writer wins.
 
-        metrics : JSON values, NumPy or torch scalars; numbers that are not finite become None.
+        metrics : JSON values, NumPy or torch scalars; numbers that are not finite become None. ValueError
+            where a name is also a field of Experiment: in a table they would share a column.
         history : dicts of numbers; those that are not finite are left out.
         ticket_writer : called with the path to write the ticket to, where there is one.
         Returns what is stored, which is the earlier result where one stands already. OSError
         naming the path where it cannot be written; then nothing is left behind.
         """
         metrics = _plain(metrics)
+        clash = sorted(metrics.keys() & experiment.spec().keys() | metrics.keys() & {"key"})
+        if clash:
+            raise ValueError(f"metrics {', '.join(clash)}: an Experiment has fields of these names, take others")
         texts = {
             "experiment.json": _json(experiment.spec()),
             "metrics.json": _json(metrics),
@@ -142,7 +145,7 @@ class Store:
                 ticket_writer(folder / TICKET)
                 _sync(folder / TICKET)
             hashes = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
-            manifest = {"key": experiment.key, "numerics": NUMERICS, "files": hashes}
+            manifest = {"key": experiment.key, "files": hashes}
             _write(folder / MANIFEST, _json(manifest).encode())
             _sync(folder)
             return self._rename_or_keep(experiment, folder)
@@ -460,7 +463,7 @@ def list_main(argv=None) -> int:
         except BrokenResult as error:
             print(f"{key}  BROKEN: {error}")
             continue
-        date = time.strftime("%Y-%m-%d", time.localtime((result.path / MANIFEST).stat().st_mtime))
+        date = str(result.provenance.get("finished", ""))[:10] or "no date"
         scores = [_score(result.metrics, name) for name in ("val_accuracy", "test_accuracy")]
         print(f"{key}  {date}  val {scores[0]}  test {scores[1]}  {short(result.experiment)}")
     return 0
