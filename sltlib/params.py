@@ -133,9 +133,14 @@ def validate(profile: str, notebooks=None) -> None:
 
 
 def match(notebook: str, values: dict) -> str:
-    """The profile whose block equals these parameters, the defaults filling what it leaves out."""
+    """The profile whose block equals these parameters, the defaults filling what it leaves out.
+
+    $SLT_PROFILE comes first where it fits; "draft" there asks for a draft.
+    """
     defaults, found = declared(notebook), profiles()
     first = os.environ.get("SLT_PROFILE")
+    if first == DRAFT:
+        return DRAFT
     for profile in sorted(found, key=lambda p: p != first):
         if notebook in found[profile]:
             given = found[profile][notebook]

@@ -250,9 +250,10 @@ def _short(path):
 
 def kernel_main(argv=None) -> int:
     """`kernel`: register the kernel `python3` in this environment, with the allocator's variables."""
-    argparse.ArgumentParser(prog="python -m sltlib kernel", description=kernel_main.__doc__).parse_args(argv)
-    command = [sys.executable, "-m", "ipykernel", "install", "--sys-prefix", "--name", "python3"]
-    command += ["--display-name", "Python 3 (sltlib)"]
+    parser = argparse.ArgumentParser(prog="python -m sltlib kernel", description=kernel_main.__doc__)
+    parser.add_argument("--prefix", default=sys.prefix, help="the environment's folder (default: this one)")
+    command = [sys.executable, "-m", "ipykernel", "install", "--prefix", parser.parse_args(argv).prefix]
+    command += ["--name", "python3", "--display-name", "Python 3 (sltlib)"]
     for name, value in runner.ENVIRONMENT.items():
         command += ["--env", name, value]
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode

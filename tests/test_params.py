@@ -144,6 +144,9 @@ def test_parameters_of_a_profile_go_to_that_profile(monkeypatch):
     assert check(seeds=[5]).profile == "mini"
     monkeypatch.setenv("SLT_PROFILE", "paper")
     assert check(seeds=[5]).profile == "paper"
+    monkeypatch.setenv("SLT_PROFILE", "draft")
+    assert check(seeds=[5]).profile == "draft"
+    monkeypatch.setenv("SLT_PROFILE", "paper")
     assert check(seeds=[6]).profile == "draft", "the wish for a profile does not make one"
 
 
