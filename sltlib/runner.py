@@ -255,10 +255,7 @@ def _processes(queue, store, train, progress, count):
     workers, idle = [], []
     try:
         while queue.unfinished:
-            while task := queue.take():
-                if not idle and len(workers) == count:
-                    queue.waiting.insert(0, task[0])
-                    break
+            while (idle or len(workers) < count) and (task := queue.take()):
                 if not idle:
                     worker = _Worker(context, store, train)
                     workers.append(worker)
