@@ -402,7 +402,7 @@ def _dask(queue, store, train, progress, address):
                 future = client.submit(_remote, task[0].spec(), str(store.root), train, pure=False)
                 running[future] = task[0]
                 progress.start(task[0].key)
-            for future in distributed.wait(running, return_when="FIRST_COMPLETED").done:
+            for future in distributed.wait(list(running), return_when="FIRST_COMPLETED").done:
                 e, error = running.pop(future), future.exception()
                 if error is None:
                     queue.done(e)
