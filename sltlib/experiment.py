@@ -225,5 +225,37 @@ def lookup(table: dict, name: str):
     return getattr(importlib.import_module(module), function)
 
 
+# The rows of the paper's Table 1: one network, three switches (arXiv 2311.12060, Table 1).
+ROWS = {
+    "ANN": dict(neuron="relu", weights="float", search="none"),
+    "BNN": dict(neuron="relu", weights="binary", search="none"),
+    "BinActBNN": dict(neuron="sign", weights="binary", search="none"),
+    "SNN": dict(neuron="lif", weights="float", search="none"),
+    "BinWSNN": dict(neuron="lif", weights="binary", search="none"),
+    "ANN-ConnS": dict(neuron="relu", weights="float", search="edge-popup"),
+    "BNN-ConnS": dict(neuron="relu", weights="binary", search="edge-popup"),
+    "ActBNN-ConnS": dict(neuron="sign", weights="binary", search="edge-popup"),
+    "SNN-ConnS": dict(neuron="lif", weights="float", search="edge-popup"),
+    "BinWSNN-ConnS": dict(neuron="lif", weights="binary", search="edge-popup"),
+}
+TICKETS = tuple(name for name, switches in ROWS.items() if switches["search"] != "none")
+CONTROLS = ("random-readout", "random-trained", "found-mask-trained")
+
+
+def row(name, sparsity=0.5, **fields):
+    """The Experiment of a row ("SNN"), of a ticket row's control ("SNN-ConnS random-trained"), or "linear".
+
+    sparsity : of the ticket rows and their controls; dense rows leave it out. fields : all others.
+    """
+    if name == "linear":
+        return Experiment(model="linear", **{k: v for k, v in fields.items() if k != "model"})
+    ticket, _, control = name.partition(" ")
+    if ticket not in ROWS or (control and (control not in CONTROLS or ticket not in TICKETS)):
+        known = [*ROWS, "linear", f"a ticket row and one of {', '.join(CONTROLS)}"]
+        raise ValueError(f"no row {name!r}: choose from {', '.join(known)}")
+    switches = ROWS[ticket] | ({"search": control} if control else {})
+    return Experiment(**switches, sparsity=sparsity if ticket in TICKETS else 0.0, **fields)
+
+
 # Event data sets by name: there `timesteps` is the number of frames, which every neuron reads.
 EVENT_SUFFIXES = ("-dvs", "-gesture", "n-mnist")

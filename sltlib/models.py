@@ -69,6 +69,7 @@ class Network(nn.Module):
         steps = frames if frames > 1 or not self.spiking else self.timesteps
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
+        x = x.contiguous(memory_format=torch.channels_last)
         time = _Time(steps, frames, self.spiking)
         for block in self.blocks:
             x = block(x, time)

@@ -118,23 +118,42 @@ def _call(function, size, *tensors, **fixed):
         return out
 
 
+def _memory_order(tensor, keep):
+    """Dimensions from the outermost in memory to the innermost, the first `keep` in their place.
+
+    The neuron is the same for every cell, so it takes channels-last currents as they lie.
+    """
+    rest = sorted(range(keep, tensor.dim()), key=lambda d: (-tensor.stride(d), d))
+    return [*range(keep), *rest]
+
+
+def _inverse(order):
+    return [order.index(d) for d in range(len(order))]
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, current, beta, threshold, steps, zero, constant, surrogate):
+        order = _memory_order(current, 0 if constant else 1)
+        laid = current.permute(order)
         # .data: the compiler would guard on the shape of a view's base, and recompile for each layer.
-        flat = (current.reshape(-1) if constant else current.reshape(steps, -1)).data
+        flat = (laid.reshape(-1) if constant else laid.reshape(steps, -1)).data
         fixed = dict(steps=steps, zero=zero, constant=constant)
         spikes = _call(_forward, flat.numel(), flat, beta, threshold, **fixed)
         ctx.save_for_backward(flat, beta, threshold)
-        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate), current.shape
-        return spikes.reshape(steps, *(current.shape if constant else current.shape[1:]))
+        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate), laid.shape
+        # where each dimension of the spikes, (T, ...), and of the current stands in memory
+        ctx.order = [0, *(place + 1 for place in order)] if constant else order
+        ctx.back = _inverse(order)
+        spikes = spikes.reshape(steps, *(laid.shape if constant else laid.shape[1:]))
+        return spikes.permute(_inverse(ctx.order))
 
     @staticmethod
     def backward(ctx, grad):
         flat, beta, threshold = ctx.saved_tensors
-        grad = grad.reshape(grad.shape[0], -1).data
+        grad = grad.permute(ctx.order).reshape(grad.shape[0], -1).data
         out = _call(_backward, flat.numel(), grad, flat, beta, threshold, **ctx.fixed)
-        return out.reshape(ctx.shape), None, None, None, None, None, None
+        return out.reshape(ctx.shape).permute(ctx.back), None, None, None, None, None, None
 
 
 class LIF(snntorch.Leaky):

@@ -19,20 +19,21 @@ from sltlib.ticket import Ticket
 TINY = Experiment("fashion", model="conv2", width=0.1, image_size=8, train_images=600, epochs=2, batch_size=50, lr=0.01)
 TICKET = TINY.replace(search="edge-popup", sparsity=0.5, weights="binary")
 
-# (final training loss) of NUMERICS 1. A change that moves these must raise NUMERICS, so that no stored
-# result is taken for one of the new code. The tolerance is for other processors, not for other maths.
+# The training loss after one epoch at NUMERICS 1. A change that moves these must raise NUMERICS, so that no
+# stored result is taken for one of the new code. The tolerance is for other processors, whose rounding
+# flips a spike here and there, not for other maths.
 GOLDEN = {
-    "dense lif": 1.752459,
-    "dense relu binary": 1.764321,
-    "dense sign sgd": 1.453430,
-    "edge-popup lif": 1.906856,
-    "multi-prize lif": 1.819684,
-    "multi-prize sign": 1.635368,
-    "random-readout": 2.308587,
-    "random-trained": 2.137550,
-    "soft reset, triangle, per-step": 1.781719,
-    "affine, crop-flip": 1.939114,
-    "linear": 1.387620,
+    "dense lif": 2.05722,
+    "dense relu binary": 2.24042,
+    "dense sign sgd": 2.24575,
+    "edge-popup lif": 2.16766,
+    "multi-prize lif": 2.13750,
+    "multi-prize sign": 2.24015,
+    "random-readout": 2.38073,
+    "random-trained": 2.26777,
+    "soft reset, triangle, per-step": 2.12061,
+    "affine, crop-flip": 2.21210,
+    "linear": 2.29382,
 }
 
 
@@ -54,6 +55,7 @@ def golden(name):
 
 
 def loss_after(experiment):
+    experiment = experiment.replace(epochs=1)
     data = load_data(experiment.dataset, experiment.image_size, experiment.train_images)
     model = prepare(models.build_model(experiment), experiment, data)
     torch.set_num_threads(1)
@@ -62,7 +64,7 @@ def loss_after(experiment):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_numbers(name):
-    assert loss_after(golden(name)) == pytest.approx(GOLDEN[name], rel=2e-3)
+    assert loss_after(golden(name)) == pytest.approx(GOLDEN[name], rel=6e-3)
 
 
 def files_of(result):

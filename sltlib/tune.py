@@ -1,0 +1,110 @@
+"""Recipes searched in the open: the same grid and budget for every row, judged on the validation split.
+
+`python -m sltlib tune` trains the grid of a profile's 02_table1_cnn settings and writes, under
+results/tuning/<profile>/: grid.csv (every candidate and its validation accuracy), choices.json (the
+best of each arm, which the notebooks read) and sizes.csv (image size, width and passes). Nothing here
+looks at the test split, and the tuning seeds are not those of the reported runs.
+"""
+
+import argparse
+import json
+
+from . import figures, params, paths
+from .experiment import TICKETS, ROWS, row
+
+NOTEBOOK = "02_table1_cnn"
+SEEDS = (1000, 1001)
+GRID = [("adam", lr) for lr in (0.002, 0.006, 0.02, 0.06)] + [("sgd", lr) for lr in (0.1, 1.0)]
+ARMS = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in ("random-readout", "random-trained")))
+# What the sizes are chosen among; each with the linear classifier, the dense SNN and its binary ticket.
+SIZES = []
+SIZE_ARMS = {"linear": (0.006, 0.02), "SNN": (0.006, 0.02), "BinWSNN-ConnS": (0.02, 0.06)}
+SETTINGS = ("dataset", "model", "width", "image_size", "train_images", "epochs", "batch_size", "timesteps", "beta")
+
+
+def settings(profile):
+    """The fields of 02_table1_cnn in a profile that a recipe is tuned for, and its sparsity."""
+    values = {**params.declared(NOTEBOOK), **params.block(profile, NOTEBOOK)}
+    return {name: values[name] for name in SETTINGS}, values["sparsity"]
+
+
+def recipes(profile):
+    """{arm: {"optimizer": ..., "lr": ...}} as tuned and committed for a profile.
+
+    An arm is a row, "linear", or a ticket row and a control; `found-mask-trained` has the recipe of
+    `random-trained`. Raises ValueError where nothing was tuned.
+    """
+    path = folder(profile) / "choices.json"
+    if not path.is_file():
+        there = sorted(p.parent.name for p in path.parent.parent.glob("*/choices.json"))
+        raise ValueError(f"no recipes for {profile!r} (there are {', '.join(there) or 'none'}): "
+                         f"run `python -m sltlib tune --profile {profile}`")  # fmt: skip
+    chosen = json.loads(path.read_text())["choices"]
+    out = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in chosen.items()}
+    return out | {f"{name} found-mask-trained": out[f"{name} random-trained"] for name in TICKETS}
+
+
+def folder(profile):
+    """Where a profile's tuning is kept, in git: results/tuning/<profile>."""
+    return paths.ROOT / "results" / "tuning" / profile
+
+
+def candidates(profile):
+    """(arm, Experiment) of the whole grid: as many for one arm as for another."""
+    fixed, sparsity = settings(profile)
+    return [
+        (arm, row(arm, sparsity, optimizer=optimizer, lr=lr, seed=seed, **fixed))
+        for arm in ARMS
+        for optimizer, lr in GRID
+        for seed in SEEDS
+    ]
+
+
+def best(table):
+    """{arm: its best recipe} by mean validation accuracy over the seeds; the first of the grid on a tie."""
+    means = table.groupby(["arm", "optimizer", "lr"], sort=False)["val_accuracy"].mean().reset_index()
+    top = means.loc[means.groupby("arm", sort=False)["val_accuracy"].idxmax()]
+    return {r.arm: {"optimizer": r.optimizer, "lr": r.lr, "val_accuracy": round(r.val_accuracy, 2)} for r in top.itertuples()}
+
+
+def trained(pairs, columns):
+    """Train (arm, Experiment) pairs; a table of arm, the named columns, validation accuracy and key."""
+    from .runner import run
+
+    table = run([experiment for _, experiment in pairs])
+    table.insert(0, "arm", [arm for arm, _ in pairs])
+    return table[["arm", *columns, "seed", "val_accuracy", "key"]]
+
+
+def main(argv=None):
+    """`python -m sltlib tune [--profile mini] [--sizes]`."""
+    parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
+    parser.add_argument("--sizes", action="store_true", help="compare image sizes, widths and passes instead")
+    chosen = parser.parse_args(argv)
+    place = folder(chosen.profile)
+    if chosen.sizes:
+        dataset = settings(chosen.profile)[0]["dataset"]
+        pairs = [
+            (arm, row(arm, dataset=dataset, lr=lr, seed=SEEDS[0], **size))
+            for size in SIZES
+            for arm, rates in SIZE_ARMS.items()
+            for lr in rates
+        ]
+        table = trained(pairs, [*SIZES[0], "lr"])
+        figures.write_text(table.to_csv(index=False, lineterminator="\n"), place / "sizes.csv")
+        shown = table.groupby([*SIZES[0], "arm"], sort=False)["val_accuracy"].max().unstack("arm", sort=False)
+        print(shown.to_string())
+        return
+    fixed, sparsity = settings(chosen.profile)
+    table = trained(candidates(chosen.profile), ["optimizer", "lr"])
+    choices = best(table)
+    about = {
+        "settings": fixed | {"sparsity": sparsity},
+        "budget": f"{len(GRID)} candidates of {len(SEEDS)} seeds for every arm",
+        "choices": choices,
+    }
+    figures.write_text(table.to_csv(index=False, lineterminator="\n"), place / "grid.csv")
+    figures.write_text(json.dumps(about, indent=1) + "\n", place / "choices.json")
+    for arm, found in choices.items():
+        print(f"{arm:32} {found['optimizer']:5} lr={found['lr']:<6} validation {found['val_accuracy']:.2f} %")
