@@ -266,6 +266,11 @@ def _write(path, content: bytes):
         scratch.unlink(missing_ok=True)
 
 
+def write_text(text: str, path) -> None:
+    """Write a text file as UTF-8; a failure leaves the old file as it was."""
+    _write(Path(path), text.encode())
+
+
 def _drawn(fig, kind):
     """A figure's bytes, the same on every run: no version, no date."""
     empty = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"]}[kind]
@@ -311,7 +316,7 @@ def plain(value, name: str = "metrics"):
 def write_metrics(metrics: dict, output) -> None:
     """Write <output>/metrics.json, keys sorted; leave times, hosts and dates out of it."""
     text = json.dumps(plain(metrics), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    _write(Path(output) / "metrics.json", text.encode())
+    write_text(text, Path(output) / "metrics.json")
 
 
 def write_table(table, output) -> None:
@@ -325,4 +330,4 @@ def write_table(table, output) -> None:
 
     named = any(name is not None for name in table.index.names)
     cells = table.astype(object).map(cell)
-    _write(Path(output) / "table.csv", cells.to_csv(index=named, lineterminator="\n").encode())
+    write_text(cells.to_csv(index=named, lineterminator="\n"), Path(output) / "table.csv")

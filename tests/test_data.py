@@ -338,6 +338,7 @@ def test_loaded_splits_and_their_moments():
     pixels = loaded.train.x.double() / 255
     assert loaded.mean == pytest.approx((pixels.mean().item(),), abs=1e-12)
     assert loaded.std == pytest.approx((pixels.std(correction=0).item(),), abs=1e-12)
+    assert torch.equal(loaded.train.x, data.load_data("fashion").train.x[:200])
     assert data.load_data("fashion", train_images=200) is loaded
 
 
@@ -437,6 +438,8 @@ def test_cutout_blanks_a_square_of_half_the_size():
     assert torch.all(out | ~plain)  # the same views, with more blanked
     extra = (out & ~plain).flatten(1).sum(1)
     assert extra.max() == 64 and extra.float().mean() > 36
+    rate = (out & ~plain).float().mean((0, 1))[3:13]  # by column, away from the crop's padding
+    assert (rate - rate.flip(0)).abs().max() < 0.1  # around its pixel, not to one side of it
 
 
 def test_augmentation_is_the_generators_and_leaves_its_input_alone():

@@ -80,6 +80,7 @@ def test_dots_of_several_hues_in_a_row_do_not_overlap():
     twice = pandas.concat([TABLE.assign(weights="float"), TABLE.assign(weights="binary")])
     (ax,) = figures.dots(twice, "accuracy", "row", hue="weights").axes
     means = [y[0] for _, x, y in lines(ax) if len(x) == 1]
+    assert {colour for colour, x, _ in lines(ax)} == {figures.look("", i)["color"] for i in (0, 1)}
     assert len(set(means)) == 6 and [round(y) for y in means] == [0, 0, 1, 1, 2, 2]
 
 
@@ -243,8 +244,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    figures.write_text("µ\n", tmp_path / "new" / "a.txt")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"\xc2\xb5\n"
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
+        figures.write_text("longer", tmp_path / "new" / "a.txt")
+    assert [p.read_text() for p in (tmp_path / "new").iterdir()] == ["µ\n"]
+    with pytest.raises(OSError, match="No space"):
         figures.write_metrics({"a": 2}, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "new"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": 1}
