@@ -68,7 +68,7 @@ def run(experiments, backend="auto", workers=0, store=None, _train="sltlib.train
             wanted[e.dataset] = max(wanted.get(e.dataset, 0), e.train_images)
         data.check(wanted)
         queue = _Queue(missing)
-        workers = min(workers or len(os.sched_getaffinity(0)), len(missing))
+        workers = min(workers or _cores(), len(missing))
         with Progress({e.key: cost(e) for e in missing}, workers) as progress:
             queue.on_done, queue.on_lost = progress.done, progress.lost
             if backend == "inline":
@@ -80,6 +80,11 @@ def run(experiments, backend="auto", workers=0, store=None, _train="sltlib.train
         if queue.failures:
             raise RuntimeError(queue.summary())
     return _table(experiments, store, trained=len(missing))
+
+
+def _cores():
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _checked(experiments, backend, workers):

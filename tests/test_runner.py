@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
@@ -182,6 +183,18 @@ def test_sources_come_before_what_needs_them_and_long_trainings_before_short(fak
     assert fake.log() == [e.key for e in (TICKET, mask, long, short)]
 
 
+def test_a_training_waits_for_its_source(fake):
+    mask = MASK.replace(epochs=1000)  # long, so that it would go next
+    fake.gate(TICKET, DENSE)
+    running = InThread(fake.run, [mask, DENSE])
+    fake.started(), fake.started()
+    assert sorted(fake.log()) == sorted([TICKET.key, DENSE.key])
+    fake.release(DENSE)
+    fake.release(TICKET)
+    running.result()
+    assert fake.log()[2:] == [mask.key]
+
+
 def test_cost_grows_with_what_takes_time():
     small = Experiment("fashion", model="conv2", width=0.5, image_size=14, train_images=1000, epochs=2)
     for bigger in (
@@ -258,7 +271,10 @@ def test_workers_train_side_by_side_and_serve_again(fake):
     assert not any(psutil.pid_exists(int(pid)) for pid in fake.log(1))
 
 
-def test_workers_have_the_settings_of_now_and_the_allocator_ours_does_not(fake, monkeypatch):
+def test_workers_have_the_settings_of_now_and_the_allocators(fake, monkeypatch):
+    for name in runner.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    forkserver._forkserver._stop()  # the next one starts with the settings of now
     monkeypatch.setenv("SLT_WORD", "one")
     before = dict(os.environ)
     fake.run(seeds(0))
