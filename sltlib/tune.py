@@ -17,7 +17,18 @@ SEEDS = (1000, 1001)
 GRID = [("adam", lr) for lr in (0.002, 0.006, 0.02, 0.06)] + [("sgd", lr) for lr in (0.1, 1.0)]
 ARMS = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in ("random-readout", "random-trained")))
 # What the sizes are chosen among; each with the linear classifier, the dense SNN and its binary ticket.
-SIZES = []
+SIZES = [
+    dict(zip(("model", "width", "image_size", "epochs", "batch_size"), values, strict=True))
+    for values in (
+        ("conv2", 0.25, 14, 4, 50),
+        ("conv2", 0.5, 14, 2, 50),
+        ("conv2", 0.5, 14, 2, 100),
+        ("conv2", 0.5, 14, 3, 50),  # chosen
+        ("conv2", 1.0, 14, 1, 50),
+        ("conv2", 0.25, 28, 1, 50),
+        ("conv4", 0.5, 14, 2, 50),
+    )
+]
 SIZE_ARMS = {"linear": (0.006, 0.02), "SNN": (0.006, 0.02), "BinWSNN-ConnS": (0.02, 0.06)}
 SETTINGS = ("dataset", "model", "width", "image_size", "train_images", "epochs", "batch_size", "timesteps", "beta")
 
