@@ -449,7 +449,7 @@ def test_every_notebook_runs_by_nbval_with_its_own_defaults(clone):
     """The one place where nbval is used."""
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
     command += ["--nbval-cell-timeout=120", "-p", "no:cacheprovider", "--timeout=0", "notebooks"]
-    done = clone.run(*command, timeout=800)
+    done = clone.run(*command, timeout=800, SLT_RESULTS=str(clone.root.parent / "by-hand"))
     assert re.search(r"\d+ passed", done.stdout) and "failed" not in done.stdout
     assert clone.git("status", "--porcelain").stdout == ""
 
@@ -458,12 +458,14 @@ def test_every_notebook_runs_by_nbval_with_its_own_defaults(clone):
 @pytest.mark.timeout(600)
 def test_plain_papermill_runs_a_real_notebook(clone):
     command = ["papermill", "notebooks/02_table1_cnn.ipynb", "../out.ipynb", "--no-progress-bar"]
+    clone.env["SLT_PROFILE"] = "draft"  # wherever its defaults would land
     clone.run(*command, "-p", "seeds", "[0,1]")
     table = (clone.root / "results/draft/02_table1_cnn/table.csv").read_text()
     assert len(table.splitlines()) > 2
     done = clone.run(*command, "-p", "sparsity", "1", "-p", "sedes", "[0]", check=False)
     assert done.returncode == 1 and "sparsity=1.0" in done.stdout and "did you mean seeds" in done.stdout
     assert (clone.root / "results/draft/02_table1_cnn/table.csv").read_text() == table
+    del clone.env["SLT_PROFILE"]
 
 
 def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell():
