@@ -12,6 +12,7 @@ COMMANDS = {
     "data": ("data", "main", "list the data sets, or prepare those of a profile"),
     "tune": ("tune", "main", "search every row's recipe on the validation split"),
     "list": ("store", "list_main", "list the stored results"),
+    "readme": ("readme", "main", "fill the README's tables from the committed results; --check compares"),
     "doctor": ("store", "main", "explain a damaged store or pipeline; --fix repairs it"),
     "kernel": ("pipeline", "kernel_main", "register the notebooks' kernel in this environment"),
 }

@@ -37,11 +37,10 @@ MODELS = {
     "resnet19": "sltlib.models:resnet19",
     "linear": "sltlib.models:linear",
 }
+TABLES = {"model": MODELS, "neuron": NEURONS, "search": SEARCHES}
 CHOICES = {
-    "model": MODELS,
-    "neuron": NEURONS,
+    **TABLES,
     "weights": ("float", "binary"),
-    "search": SEARCHES,
     "reset": ("zero", "subtract"),
     "surrogate": ("atan", "fast_sigmoid", "sigmoid", "triangle", "straight_through"),
     "loss": ("mean", "per-step"),
@@ -192,7 +191,7 @@ class Experiment:
             value = getattr(self, f.name)
             if f.name not in unread and (f.default is dataclasses.MISSING or value != f.default):
                 out[f.name] = value.canonical() if isinstance(value, Experiment) else value
-        for name, table in (("search", SEARCHES), ("neuron", NEURONS), ("model", MODELS)):
+        for name, table in TABLES.items():
             added = table[getattr(self, name)]
             if callable(added) and name in out:  # yours: its source names its results, so edits are seen
                 out[f"{name}_source"] = hashlib.sha256(inspect.getsource(added).encode()).hexdigest()[:12]
@@ -203,6 +202,11 @@ class Experiment:
         """20 hex digits that name this training's result."""
         text = json.dumps([NUMERICS, self.canonical()], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def added(self) -> list[str]:
+        """What it uses that is a function of this process, not "module:function": "search 'mine'"."""
+        return [f"{name} {getattr(self, name)!r}" for name in TABLES if callable(TABLES[name][getattr(self, name)])]
 
     @classmethod
     def from_spec(cls, spec: dict) -> Experiment:

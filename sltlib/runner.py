@@ -50,7 +50,8 @@ BACKENDS = ("auto", "inline", "processes", "dask:<address or scheduler file>")
 def run(experiments, backend="auto", workers=0, store=None, _train="sltlib.train:train"):
     """Train what the store lacks and return a DataFrame, one row for each experiment, in order.
 
-    backend : "processes" (what "auto" means), "inline" (in this process), or "dask:<address or
+    backend : "processes" (what "auto" means, unless an experiment uses a search, neuron or model
+        that is a function of this process), "inline" (in this process), or "dask:<address or
         scheduler file>" with workers that share the store's disk, started with --nthreads 1.
     workers : trainings at once; 0 means one for each core.
     Columns: every field of Experiment (`source` as its key), `key`, and every metric. How many
@@ -60,6 +61,8 @@ def run(experiments, backend="auto", workers=0, store=None, _train="sltlib.train
     at the end one RuntimeError names all that failed. What is finished stays stored.
     """
     experiments = _checked(experiments, backend, workers)
+    if backend == "auto" and any(e.added for e in experiments):
+        backend = "inline"
     store = store or Store()
     missing = _missing(experiments, store)
     if missing:
@@ -96,6 +99,9 @@ def _checked(experiments, backend, workers):
     for place, e in enumerate(experiments):
         if not isinstance(e, Experiment):
             problems.append(f"experiments[{place}]={e!r}: give an Experiment")
+        elif e.added and backend not in ("auto", "inline"):
+            own = " and ".join(e.added)
+            problems.append(f"experiments[{place}]: {own} is a function of this process only: backend='inline'")
     if backend not in BACKENDS[:3] and not str(backend).startswith("dask:"):
         problems.append(f"backend={backend!r}: choose from {', '.join(BACKENDS)}")
     elif backend.startswith("dask:") and importlib.util.find_spec("distributed") is None:

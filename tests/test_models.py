@@ -30,7 +30,7 @@ def test_multiply_accumulates_of_conv6_and_resnet19():
     for name, total, first in (("conv6", 153.9e6, 1.77e6), ("resnet19", 2.216e9, 1.77e6)):
         model, macs = models.build_model(Experiment("cifar10", model=name, neuron="relu")).eval(), []
         for layer in layers.prunable(model).values():
-            layer.register_forward_hook(lambda m, i, o: macs.append(o.numel() * m.weight[0].numel()))
+            layer.register_forward_hook(lambda m, i, o, macs=macs: macs.append(o.numel() * m.weight[0].numel()))
         with torch.no_grad():
             model(torch.zeros(1, 3, 32, 32))
         assert sum(macs) == pytest.approx(total, rel=1e-3) and macs[0] == pytest.approx(first, rel=1e-2)

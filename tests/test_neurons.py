@@ -134,7 +134,7 @@ def test_low_precision_keeps_its_membrane_in_float32():
 
 
 def test_without_a_compiler_one_notice_and_the_same_spikes(tmp_path):
-    code = f"""
+    code = """
 import torch, warnings
 from sltlib.neurons import LIF, COMPILE_FROM
 x = torch.randn(4, 1, COMPILE_FROM, generator=torch.Generator().manual_seed(0)).requires_grad_()

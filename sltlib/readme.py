@@ -1,0 +1,104 @@
+"""The README's tables, made from the committed results: `python -m sltlib readme` (with --check: only compare).
+
+Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
+number in the README is typed in.
+"""
+
+import argparse
+import csv
+import json
+import re
+import sys
+
+from . import figures, params, paths
+
+PROFILE = "mini"
+# notebook: (what it shows, its time class on two cores from an empty store)
+NOTEBOOKS = {
+    "00_spiking_neuron": ("the LIF neuron by hand, by snnTorch, fused; surrogate gradients, decay, reset", "seconds"),
+    "01_first_ticket": ("find a spiking ticket, hold it against chance, look inside, use it, add a search", "a minute"),
+    "02_table1_cnn": ("the ten rows of Table 1 and their controls, with intervals and verdicts", "minutes"),
+}
+
+
+def _metrics(notebook):
+    path = paths.ROOT / "results" / PROFILE / notebook / "metrics.json"
+    if not path.is_file():
+        raise ValueError(f"no {path}: run `python -m sltlib figure {notebook} --profile {PROFILE}` first")
+    return json.loads(path.read_text())
+
+
+def notebooks():
+    """A row for each notebook: command, time class and main result."""
+    lines = ["| notebook | shows | command | time | main result (`mini`) |", "|---|---|---|---|---|"]
+    for name in params.profiles()[PROFILE]:
+        shows, time = NOTEBOOKS[name]
+        command = f"`dvc repro figure@{name}`"
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {command} | {time} | {_metrics(name)['result']} |")
+    return "\n".join(lines)
+
+
+def claims():
+    """A row for each claim under test: its verdict, the measured difference and n, and where it is tested."""
+    lines = ["| claim | verdict | measured (test accuracy, points) | n | notebook |", "|---|---|---|---|---|"]
+    for name in params.profiles()[PROFILE]:
+        for found in _metrics(name).get("claims", []):
+            cells = (found["claim"], f"**{found['verdict']}**", found["detail"], found["n"], name[:2])
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def rows():
+    """The ten rows and the linear classifier: mean, interval and n, from the committed table."""
+    accuracy = _metrics("02_table1_cnn")["accuracy"]
+    lines = ["| row | test accuracy (%) | 95 % interval | n |", "|---|---|---|---|"]
+    for name, found in accuracy.items():
+        if " " not in name:
+            interval = "" if found["low"] is None else f"{found['low']:.1f} to {found['high']:.1f}"
+            lines.append(f"| {name} | {found['mean']:.2f} | {interval} | {found['n']} |")
+    return "\n".join(lines)
+
+
+def speed():
+    """Training steps beside the non-spiking network's, from results/bench."""
+    place = paths.ROOT / "results" / "bench"
+    with open(place / "step.csv") as file:
+        table = list(csv.DictReader(file))
+    about = json.loads((place / "step.json").read_text())
+    steps = list(dict.fromkeys(line["step"] for line in table))
+    lines = [f"| network | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|"]
+    for network in dict.fromkeys(line["network"] for line in table):
+        costs = {line["step"]: float(line["over ANN"]) for line in table if line["network"] == network}
+        lines.append(f"| {network} | {' | '.join(f'{costs[step]:.2f}' for step in steps)} |")
+    lines += ["", f"One thread of {about['device']}, torch {about['versions']['torch']}; medians of {table[0]['rounds']} interleaved steps."]
+    return "\n".join(lines)
+
+
+def filled(text):
+    """The README's text with every generated part made anew."""
+    for make in (notebooks, claims, rows, speed):
+        name = make.__name__
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        if len(pattern.findall(text)) != 1:
+            raise ValueError(f"README.md must have one part between <!-- {name} --> and <!-- /{name} -->")
+        made = make()
+        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)
+    return text
+
+
+def main(argv=None):
+    """`python -m sltlib readme [--check]`: fill the README's tables, or say (status 1) that they are stale."""
+    parser = argparse.ArgumentParser(prog="python -m sltlib readme", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if README.md is out of date")
+    check = parser.parse_args(argv).check
+    path = paths.ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = filled(old)
+    if old == new:
+        return 0
+    if check:
+        print("README.md does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
+        return 1
+    figures.write_text(new, path)
+    print("README.md: tables made anew")
+    return 0
