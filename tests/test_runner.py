@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from sltlib import Experiment, run, runner
+from sltlib.experiment import SEARCHES
 from sltlib.store import Store
 
 FAKE = "fake_train:train"
@@ -313,6 +314,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from sltlib import Experiment, run
+from sltlib.experiment import SEARCHES
 from sltlib.store import Store
 
 with open(sys.argv[1] + "/ran", "a") as file:
@@ -533,3 +535,18 @@ def test_the_command_prints_key_metrics_and_ticket(fake, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit:
         runner.main(["dataset=fashion", "sparsity=1"])
     assert exit.value.code == 2 and "sparsity=1.0" in capsys.readouterr().err
+
+
+def mine(model, experiment, data, found):
+    """A search of this process."""
+
+
+def test_what_is_a_function_of_this_process_runs_in_it(fake, monkeypatch):
+    monkeypatch.setitem(SEARCHES, "mine", mine)
+    own = TICKET.replace(search="mine")
+    for backend in ("processes", "dask:somewhere"):
+        with pytest.raises(ValueError, match="search 'mine' is a function of this process.*inline"):
+            fake.run([DENSE, own], backend)
+    table = fake.run([own], "auto")
+    assert table.attrs["trained"] == 1
+    assert {int(pid) for pid in fake.log(1)} == {os.getpid()}
