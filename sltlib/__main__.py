@@ -36,7 +36,7 @@ def main(argv=None) -> int:
     module, function, _ = COMMANDS[argv[0]]
     try:
         return getattr(importlib.import_module(f"sltlib.{module}"), function)(argv[1:]) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("SLT_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

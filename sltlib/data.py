@@ -383,11 +383,12 @@ def load_data(name: str, image_size: int = 0, train_images: int = 0, device="cpu
         problems.append(_too_many(name, train_images))
     if problems:
         raise ValueError("load_data: " + "; ".join(problems))
-    return _load(name, image_size, train_images, str(device), str(DATASETS[name].find()))
+    found = DATASETS[name]
+    return _load(name, image_size, train_images, str(device), str(found.find()), found.reader)
 
 
 @functools.lru_cache(maxsize=4)
-def _load(name, image_size, train_images, device, folder):  # folder: only so that another one is read anew
+def _load(name, image_size, train_images, device, folder, reader):  # the last two: so that others are read anew
     import torch
 
     found, loaded = DATASETS[name], {}

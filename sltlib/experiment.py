@@ -8,14 +8,16 @@ import importlib
 import inspect
 import json
 import math
+import re
+import sys
 from dataclasses import dataclass
 
 # The version of the numbers that a training makes. It is part of every key: raise it when a
-# change moves results (tests/test_golden.py fails until then), and old results are kept apart.
+# change moves results (tests/test_train.py fails until then), and old results are kept apart.
 NUMERICS = 1
 
-# Adding a search, a neuron or a model is one function and one name here: the function itself, or
-# "module:function" where worker processes should find it. `lookup` imports it when it is needed.
+# Adding a search, a neuron or a model is one function and one name here: "module:function" if it is to
+# stay (workers read this file), or, in a process of your own, the function itself. `lookup` finds it.
 SEARCHES = {
     "none": "sltlib.pruning:dense",
     "edge-popup": "sltlib.pruning:edge_popup",
@@ -37,7 +39,9 @@ MODELS = {
     "resnet19": "sltlib.models:resnet19",
     "linear": "sltlib.models:linear",
 }
+SMALLEST = {"conv8": 16}  # pixels a side, where 8 (the least there is) are too few for the pooling
 TABLES = {"model": MODELS, "neuron": NEURONS, "search": SEARCHES}
+_SHIPPED = {name: dict(table) for name, table in TABLES.items()}
 CHOICES = {
     **TABLES,
     "weights": ("float", "binary"),
@@ -153,6 +157,9 @@ class Experiment:
                 mine, theirs = getattr(self, name), getattr(self.source, name)
                 if mine != theirs:
                     problems.append(f"source has {name}={theirs!r}, this experiment {mine!r}: they must be equal")
+        if self.image_size and self.image_size < SMALLEST.get(self.model, 0):
+            least = SMALLEST[self.model]
+            problems.append(f"image_size={self.image_size} is too small for {self.model}, which wants {least} pixels")
         if self.model == "linear" and (self.search != "none" or self.weights != "float" or self.affine):
             problems.append("model='linear' is a dense float classifier: leave search, weights and affine alone")
         return problems
@@ -186,15 +193,17 @@ class Experiment:
             unread |= {"neuron", "width"}
         if self.optimizer != "sgd":
             unread.add("momentum")
+        if self.added:  # who knows what an added function reads
+            unread = set()
         out = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.name not in unread and (f.default is dataclasses.MISSING or value != f.default):
                 out[f.name] = value.canonical() if isinstance(value, Experiment) else value
-        for name, table in TABLES.items():
-            added = table[getattr(self, name)]
-            if callable(added) and name in out:  # yours: its source names its results, so edits are seen
-                out[f"{name}_source"] = hashlib.sha256(inspect.getsource(added).encode()).hexdigest()[:12]
+        for name in self.added:  # its source names its results, so that an edit is seen
+            out[f"{name}_source"] = _source_hash(name, getattr(self, name))
+            if name == "neuron":
+                out["neuron_spikes"] = self.spiking
         return out
 
     @property
@@ -205,8 +214,8 @@ class Experiment:
 
     @property
     def added(self) -> list[str]:
-        """What it uses that is a function of this process, not "module:function": "search 'mine'"."""
-        return [f"{name} {getattr(self, name)!r}" for name in TABLES if callable(TABLES[name][getattr(self, name)])]
+        """Which of model, neuron and search was added to its table in this process, and so is unknown to others."""
+        return [n for n in TABLES if TABLES[n][getattr(self, n)] is not _SHIPPED[n].get(getattr(self, n))]
 
     @classmethod
     def from_spec(cls, spec: dict) -> Experiment:
@@ -252,13 +261,36 @@ def row(name, sparsity=0.5, **fields):
     sparsity : of the ticket rows and their controls; dense rows leave it out. fields : all others.
     """
     if name == "linear":
-        return Experiment(model="linear", **{k: v for k, v in fields.items() if k != "model"})
+        return Experiment(**fields | {"model": "linear", "neuron": "relu"})
     ticket, _, control = name.partition(" ")
     if ticket not in ROWS or (control and (control not in CONTROLS or ticket not in TICKETS)):
         known = [*ROWS, "linear", f"a ticket row and one of {', '.join(CONTROLS)}"]
         raise ValueError(f"no row {name!r}: choose from {', '.join(known)}")
     switches = ROWS[ticket] | ({"search": control} if control else {})
     return Experiment(**switches, sparsity=sparsity if ticket in TICKETS else 0.0, **fields)
+
+
+def _source_hash(field, name):
+    """Hash of an added function's source and of what it names in its own module."""
+    first = lookup(TABLES[field], name)
+    todo, texts = [first], {}
+    while todo:
+        thing = todo.pop()
+        parts = [v for v in vars(thing).values() if inspect.isfunction(v)] if inspect.isclass(thing) else [thing]
+        try:
+            text = "".join(inspect.getsource(part) for part in parts)
+        except (TypeError, OSError) as error:
+            raise ValueError(
+                f"{field} {name!r}: its key needs the source of {thing!r}: define it with def in a file or a notebook"
+            ) from error
+        texts[thing.__qualname__] = text
+        module = vars(sys.modules[thing.__module__])
+        for word in set(re.findall(r"[A-Za-z_]\w*", text)):
+            used = module.get(word)
+            own = (inspect.isfunction(used) or inspect.isclass(used)) and used.__module__ == thing.__module__
+            if own and used.__qualname__ not in texts:
+                todo.append(used)
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # Event data sets by name: there `timesteps` is the number of frames, which every neuron reads.

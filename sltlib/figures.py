@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib import paths, stats
+from sltlib import stats
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches of a paper's column and page
 
@@ -171,10 +171,12 @@ def dots(
     return fig
 
 
-def differences(found: dict, xlabel: str = "difference (points)", margin: float | None = None, ax=None):
-    """A row for each paired difference: its interval against zero, filled where zero is outside it.
+def differences(found: dict, xlabel: str = "difference (points)", margin: float | None = None, adjusted=None, reference=None, ax=None):
+    """A row for each paired difference: its interval against zero, filled where it is resolved.
 
-    found : {label: stats.Interval}; margin : the non-inferiority margin, drawn at -margin.
+    found : {label: stats.Interval}. adjusted : {label: p-value after `stats.holm`}; then resolved means
+    below 0.05, and otherwise that the interval excludes zero. margin : the non-inferiority margin,
+    drawn at -margin. reference : {label: value}, drawn as hollow diamonds.
     """
     fig, ax = (ax.figure, ax) if ax is not None else new(COLUMN, 0.8 + 0.21 * len(found))
     ax.axvline(0, color="black", linewidth=0.8)
@@ -183,14 +185,19 @@ def differences(found: dict, xlabel: str = "difference (points)", margin: float 
     style = {"color": PALETTE[0]}
     for i, interval in enumerate(found.values()):
         _interval_line(ax, interval, i, style)
-        sure = interval.low > 0 or interval.high < 0
+        sure = (interval.low > 0 or interval.high < 0) if adjusted is None else adjusted[list(found)[i]] < 0.05
         face = style["color"] if sure else "white"
         ax.plot(interval.mean, i, marker="o", color=face, markeredgecolor=style["color"], zorder=3)
+    for i, label in enumerate(found):
+        if label in (reference or {}):
+            ax.plot(reference[label], i, marker="D", color="white", markeredgecolor=GREY, markersize=3)
     _rows(ax, list(found))
     ax.set_xlabel(xlabel)
     words = _seeds("Mean paired difference", [interval.n for interval in found.values()])
+    hollow = "hollow: not resolved" + (" after Holm's correction" if adjusted else "")
     line = f" Dotted: margin of {margin:g}." if margin is not None else ""
-    caption(fig, f"{words}; hollow: not resolved.{line}")
+    line += " Diamonds: the paper's, one run." if reference else ""
+    caption(fig, f"{words}; {hollow}.{line}")
     return fig
 
 
@@ -248,11 +255,6 @@ def images(pictures, titles=None, columns: int = 10, width: float = PAGE, colour
 
 
 # --- what a notebook leaves
-
-
-def output(notebook: str, profile: str) -> Path:
-    """The folder of a notebook's results in a profile, absolute."""
-    return paths.results() / profile / notebook
 
 
 def _write(path, content: bytes):

@@ -49,6 +49,7 @@ def check(notebook: str, namespace: dict) -> types.SimpleNamespace:
         except ValueError as error:
             problems.append(str(error))
     problems += _ranges(values, defaults) + _data(values)
+    problems += _together(values) if not problems else []
     if problems:
         raise ValueError(f"{notebook}: " + "; ".join(problems))
 
@@ -128,6 +129,7 @@ def validate(profile: str, notebooks=None) -> None:
         sets[where] = values
     for where, values in sets.items():
         problems += [f"{where}: {p}" for p in _data(values)]
+        problems += [f"{where}: {p}" for p in _together(values)] if not problems else []
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -276,6 +278,15 @@ def _wrong(field, value):
 def _ranges(values, defaults):
     """Problems by name: `seed` and `seeds`, `sparsity` and `sparsities`, `search_epochs`, ..."""
     problems = []
+    if not values.get("margin", 1.0) > 0:
+        problems.append(f"margin={values['margin']!r}: give a number of points above 0")
+    if "recipes" in values:
+        from sltlib import tune
+
+        try:
+            tune.recipes(values["recipes"])
+        except ValueError as error:
+            problems.append(f"recipes={values['recipes']!r}: {error}")
     for name, value in values.items():
         if isinstance(value, list):
             if not value and defaults[name]:
@@ -294,6 +305,20 @@ def _ranges(values, defaults):
         if field and _wrong(field, value):
             problems.append(f"{name}={value!r}: {_wrong(field, value)}")
     return problems
+
+
+def _together(values):
+    """Problems of values that are right one by one: a ticket of these settings must be an Experiment."""
+    fields = {name: value for name, value in values.items() if name in _FIELDS}
+    if "dataset" not in fields:
+        return []
+    if "sparsity" in fields:
+        fields |= {"search": "edge-popup", "affine": False}
+    try:
+        Experiment(**fields)
+    except ValueError as error:
+        return [str(error).removeprefix("Experiment: ")]
+    return []
 
 
 def _data(values):

@@ -46,12 +46,15 @@ def random_trained(model, experiment, data, found):
 def random_readout(model, experiment, data, found):
     """Control: the same random masks, everything frozen but the last layer.
 
-    What a random sparse network gives for nothing: a ticket "beats random" when it beats this.
+    The readout has the row's switches too: masked, and binary where the row is. A low bar; `linear` and
+    `random-trained` are the higher ones.
     """
     random_trained(model, experiment, data, found)
-    *body, _readout = prunable(model).values()
-    for layer in body:
-        layer.weight.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    *_body, readout = prunable(model).values()
+    for parameter in readout.parameters():
+        parameter.requires_grad_(True)
 
 
 def found_mask_trained(model, experiment, data, found):

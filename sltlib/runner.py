@@ -61,7 +61,7 @@ def run(experiments, backend="auto", workers=0, store=None, _train="sltlib.train
     at the end one RuntimeError names all that failed. What is finished stays stored.
     """
     experiments = _checked(experiments, backend, workers)
-    if backend == "auto" and any(e.added for e in experiments):
+    if backend == "auto" and any(_added(e) for e in experiments):
         backend = "inline"
     store = store or Store()
     missing = _missing(experiments, store)
@@ -99,9 +99,9 @@ def _checked(experiments, backend, workers):
     for place, e in enumerate(experiments):
         if not isinstance(e, Experiment):
             problems.append(f"experiments[{place}]={e!r}: give an Experiment")
-        elif e.added and backend not in ("auto", "inline"):
-            own = " and ".join(e.added)
-            problems.append(f"experiments[{place}]: {own} is a function of this process only: backend='inline'")
+        elif (added := _added(e)) and backend not in ("auto", "inline"):
+            words = " and ".join(added)
+            problems.append(f"experiments[{place}]: {words} was added in this process only: use backend='inline'")
     if backend not in BACKENDS[:3] and not str(backend).startswith("dask:"):
         problems.append(f"backend={backend!r}: choose from {', '.join(BACKENDS)}")
     elif backend.startswith("dask:") and importlib.util.find_spec("distributed") is None:
@@ -111,6 +111,15 @@ def _checked(experiments, backend, workers):
     if problems:
         raise ValueError("run: " + "; ".join(problems))
     return experiments
+
+
+def _added(experiment):
+    """What of an experiment other processes do not know: "search 'mine'"."""
+    added = [f"{name} {getattr(experiment, name)!r}" for name in experiment.added]
+    known = data.DATASETS.get(experiment.dataset)
+    if known is not None and known.reader.__module__ != data.__name__:
+        added.append(f"dataset {experiment.dataset!r}")
+    return added
 
 
 def _missing(experiments, store):

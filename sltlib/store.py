@@ -1,7 +1,7 @@
 """Results of trainings on disk: published atomically, verified whenever they are read.
 
-    results/<key>/      experiment.json metrics.json history.csv provenance.json, ticket.safetensors
-                        where a search found one, and manifest.json with the sha256 of each
+    results/<key>/      experiment.json metrics.json history.csv provenance.json ticket.safetensors,
+                        and manifest.json with the sha256 of each
     checkpoints/<key>.safetensors     where a training stands
     leases/<key>.lock, <key>.json     who is training it
     tmp/ broken/                      files being written · what was set aside as damaged
@@ -39,6 +39,10 @@ FILES = ("experiment.json", "metrics.json", "history.csv", "provenance.json")
 
 class BrokenResult(Exception):
     """A stored result is damaged, or not the one that its name says; the text has file and repair."""
+
+
+class UnknownExperiment(Exception):
+    """A sound result of a search, neuron or model that this process does not know."""
 
 
 class Busy(Exception):
@@ -94,7 +98,10 @@ class Store:
         return result
 
     def read(self, key: str) -> Result | None:
-        """The verified Result under a key; None where there is none; raises `BrokenResult`."""
+        """The verified Result under a key; None where there is none.
+
+        Raises `BrokenResult`, or `UnknownExperiment` where only its description is not understood here.
+        """
         folder = self.root / "results" / key
         if not folder.is_dir():
             return None
@@ -102,7 +109,7 @@ class Store:
         try:
             experiment = Experiment.from_spec(json.loads(files["experiment.json"]))
         except (ValueError, TypeError) as error:
-            raise BrokenResult(_broken(folder / "experiment.json", f"cannot be read: {error}")) from error
+            raise UnknownExperiment(f"{key} is not known to this process: {error}") from error
         return Result(
             experiment,
             key,
@@ -463,6 +470,9 @@ def list_main(argv=None) -> int:
         except BrokenResult as error:
             print(f"{key}  BROKEN: {error}")
             continue
+        except UnknownExperiment as error:
+            print(f"{key}  {str(error).removeprefix(key).strip()}")
+            continue
         date = str(result.provenance.get("finished", ""))[:10] or "no date"
         scores = [_score(result.metrics, name) for name in ("val_accuracy", "test_accuracy")]
         print(f"{key}  {date}  val {scores[0]}  test {scores[1]}  {short(result.experiment)}")
@@ -507,6 +517,8 @@ def examine(store: Store) -> list[tuple]:
     for key in store.keys():
         try:
             store.read(key)
+        except UnknownExperiment:
+            continue  # sound, and somebody's own
         except BrokenResult as error:
             problem = str(error).split(". The result")[0]
             found.append((problem, "set the result aside", lambda key=key: store.set_aside(key)))

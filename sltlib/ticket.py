@@ -15,6 +15,7 @@ import torch
 
 from . import layers
 from .experiment import Experiment
+from .neurons import LIF
 
 FORMAT = 1
 
@@ -71,7 +72,9 @@ class Ticket:
         """Read the ticket off a searched (or trained) model."""
         found = {}
         for name, layer in layers.prunable(model).items():
-            mask = layer.current_mask()
+            mask = layer.weight.detach() != 0 if layer.connections == "fixed" else layer.current_mask()
+            if mask is not None and layer.connections == "fixed" and mask.all():
+                mask = None
             where = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
             if layer.binary:
                 kept, gain = layer.weight.detach()[where] >= 0, layers.gain_of(layer.weight, mask).cpu().numpy()
@@ -148,7 +151,8 @@ class Ticket:
                 tensors[f"{name}.sign"] = np.packbits(layer.kept)
                 tensors[f"{name}.gain"] = np.asarray(layer.gain, np.float32).reshape(1)
         tensors.update({f"rest/{name}": value for name, value in self.rest.items()})
-        head = {"format": FORMAT, "experiment": self.experiment.spec(), "layers": shapes, "sha256": _digest(tensors)}
+        head = {"format": FORMAT, "experiment": self.experiment.spec(), "layers": shapes}
+        head["sha256"] = _digest(tensors, head)
         # One metadata key: with two, the header's order would be random.
         blob = save(tensors, metadata={"sltlib": json.dumps(head, sort_keys=True)})
         path = Path(path)
@@ -179,7 +183,7 @@ class Ticket:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, this version reads {FORMAT}")
-        if _digest(tensors) != head["sha256"]:
+        if head.pop("sha256") != _digest(tensors, head):
             raise ValueError("its content does not match its sha256")
         found = {}
         for name, shape in head["layers"].items():
@@ -199,14 +203,15 @@ class Ticket:
 def _rest(model):
     """Tensors of the network outside the prunable weights that its predictions depend on."""
     inside = {f"{name}.{own}" for name in layers.prunable(model) for own in ("weight", "scores", "mask")}
-    state = model.state_dict(keep_vars=True)
-    learned = {k: v.detach() for k, v in state.items() if k not in inside}
-    constants = ("num_batches_tracked", "beta", "threshold", "graded_spikes_factor", "reset_mechanism_val")
-    return {k: v for k, v in learned.items() if not k.endswith(constants)}
+    for name, module in model.named_modules():
+        if isinstance(module, LIF):  # its constants are the experiment's
+            inside |= {f"{name}.{own}" for own, _ in module.named_buffers()}
+    state = model.state_dict(keep_vars=True).items()
+    return {k: v.detach() for k, v in state if k not in inside and not k.endswith("num_batches_tracked")}
 
 
-def _digest(tensors):
-    sha = hashlib.sha256()
+def _digest(tensors, head):
+    sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
         sha.update(f"{name} {array.dtype} {array.shape}".encode())

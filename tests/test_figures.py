@@ -142,9 +142,17 @@ def test_images_share_one_scale_and_keep_their_order():
         figures.images(pictures[0, 0])
 
 
-def test_output_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("SLT_RESULTS", str(tmp_path))
-    assert figures.output("02_table1_cnn", "mini") == tmp_path / "mini" / "02_table1_cnn"
+def test_a_difference_is_filled_where_it_is_resolved_after_correction():
+    found = {"a": stats.Interval(1.2, 0.66, 1.78, 3, 0.01), "b": stats.Interval(1.2, 0.66, 1.78, 3, 0.01)}
+
+    def faces(**options):
+        ax = figures.differences(found, **options).axes[0]
+        return [line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"]
+
+    assert "white" not in faces()
+    assert [face == "white" for face in faces(adjusted={"a": 0.04, "b": 0.08})] == [False, True]
+    marks = [line.get_marker() for line in figures.differences(found, reference={"b": 2.0}).axes[0].lines]
+    assert marks.count("D") == 1
 
 
 DRAW = """

@@ -545,7 +545,7 @@ def test_what_is_a_function_of_this_process_runs_in_it(fake, monkeypatch):
     monkeypatch.setitem(SEARCHES, "mine", mine)
     own = TICKET.replace(search="mine")
     for backend in ("processes", "dask:somewhere"):
-        with pytest.raises(ValueError, match="search 'mine' is a function of this process.*inline"):
+        with pytest.raises(ValueError, match="search 'mine' was added in this process.*inline"):
             fake.run([DENSE, own], backend)
     table = fake.run([own], "auto")
     assert table.attrs["trained"] == 1

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sltlib import Experiment, paths, store
+from sltlib import store as store_module
 from sltlib.store import BrokenResult, Busy, Store
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
@@ -487,3 +488,18 @@ def test_every_field_is_compared(here):
         (path / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(BrokenResult, match="another experiment"):
             here.get(TICKET)
+
+
+def test_a_result_of_somebodys_own_search_is_sound(here, monkeypatch, capsys):
+    from sltlib.experiment import SEARCHES
+
+    monkeypatch.setitem(SEARCHES, "theirs", "sltlib.pruning:dense")
+    monkeypatch.setenv("SLT_STORE", str(here.root))
+    experiment = TICKET.replace(search="theirs")
+    here.publish(experiment, {"val_accuracy": 1.0})
+    monkeypatch.delitem(SEARCHES, "theirs")
+    with pytest.raises(store_module.UnknownExperiment, match="theirs"):
+        here.read(here.keys()[0])
+    assert store_module.examine(here) == []
+    store_module.list_main([])
+    assert "BROKEN" not in capsys.readouterr().out

@@ -1,0 +1,399 @@
+"""Operations against loops over every synapse, and energies against sums done by hand."""
+
+import itertools
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+from sltlib import energy, layers, models, pruning
+from sltlib.experiment import Experiment
+from sltlib.ticket import Ticket
+
+
+def network(model="conv4", frames=False, steps=2, **changes):
+    """A small network that fires, with statistics to normalise by, and images (3, 1, 8, 8) or two frames."""
+    options = dict(width=0.05, image_size=8, timesteps=steps, threshold=0.3) | changes
+    experiment = Experiment("fashion", model=model, **options)
+    net = pruning.prepare(models.build_model(experiment), experiment)
+    random = torch.Generator().manual_seed(3)
+    batch = torch.randn(*((2,) if frames else ()), 3, 1, 8, 8, generator=random)
+    for _ in range(3):
+        net.train()(batch)
+    return net.eval(), batch, experiment
+
+
+def seen_inputs(net, batch):
+    """What every layer, and every residual without a shortcut, gets to see."""
+    seen, hooks = {}, []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) or getattr(module, "shortcut", module) is None:
+            see = lambda m, i, o, name=name: seen.update({name: (m, i[0])})  # noqa: E731
+            hooks.append(module.register_forward_hook(see))
+    with torch.no_grad():
+        net(batch)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def synapses_of(layer, kept, shape):
+    """Every synapse of a layer that starts at an input and not in the padding: (input place, kept) pairs."""
+    if isinstance(layer, nn.Linear):
+        for out, i in itertools.product(*map(range, kept.shape)):
+            yield (i,), kept[out, i]
+        return
+    (_, height, width), k, stride, pad = shape, layer.kernel_size[0], layer.stride[0], layer.padding[0]
+    rows, columns = ((n + 2 * pad - k) // stride + 1 for n in (height, width))
+    for out, c, i, j in itertools.product(*map(range, kept.shape)):
+        for y, x in itertools.product(range(rows), range(columns)):
+            at = (c, y * stride + i - pad, x * stride + j - pad)
+            if 0 <= at[1] < height and 0 <= at[2] < width:
+                yield at, kept[out, c, i, j]
+
+
+def by_hand(layer, x):
+    """(kept synapses, additions) of inputs (T B, ...), one synapse after the other."""
+    weight = layer.effective_weight() if hasattr(layer, "effective_weight") else layer.weight
+    kept, values = (weight != 0).tolist(), x.abs().sum(0, dtype=torch.float64).numpy()
+    kept, synapses, additions = np.array(kept), 0, 0.0
+    for at, one in synapses_of(layer, kept, x.shape[1:]):
+        synapses += bool(one)
+        additions += values[at] if one else 0
+    return synapses * len(x), additions
+
+
+KINDS = list(itertools.product(("relu", "sign", "lif"), ("float", "binary"), ("none", "edge-popup")))
+
+
+@pytest.mark.parametrize(("neuron", "weights", "search"), KINDS)
+@pytest.mark.parametrize("frames", [False, True])
+def test_every_synapse_of_a_vgg_counted_by_a_loop(neuron, weights, search, frames):
+    sparsity = 0.0 if search == "none" else 0.6
+    net, batch, _ = network("conv2", frames, neuron=neuron, weights=weights, search=search, sparsity=sparsity)
+    counts, first = energy.count(net, batch), True
+    for name, (layer, x) in seen_inputs(net, batch).items():
+        row = counts.loc[name]
+        synapses, additions = by_hand(layer, x)
+        real = first or neuron == "relu"
+        assert row["input"] == ("real" if real else {"lif": "spikes", "sign": "sign"}[neuron])
+        assert row["synapses"] == pytest.approx(synapses / 3)
+        assert row["sops"] == pytest.approx(0 if real else additions / 3)
+        assert row["steps"] == len(x) / 3 == ((1 if first or neuron != "lif" else 2) if not frames else 2)
+        places = 64 if row["kind"] == "conv" else 1
+        assert row["macs"] == row["steps"] * places * layer.weight.numel()
+        assert row["kept_macs"] == row["steps"] * places * row["kept"]
+        assert row["kept"] == layers.keep_count(layer.weight.numel(), sparsity)
+        assert row["binary"] == (weights == "binary")
+        assert row["rate"] == pytest.approx(float((x != 0).float().mean()))
+        first = False
+    assert list(counts.index) == list(layers.prunable(net))
+    assert (counts["sops"] > 0).sum() == (0 if neuron == "relu" else len(counts) - 1)  # no layer is silent
+
+
+@pytest.mark.parametrize("neuron", ["relu", "sign", "lif"])
+def test_every_synapse_of_a_resnet_strides_shortcuts_residuals_and_pooled_sums(neuron):
+    net, batch, _ = network("resnet19", neuron=neuron, search="edge-popup", sparsity=0.5, width=0.02)
+    counts, first = energy.count(net, batch), True
+    seen = seen_inputs(net, batch)
+    assert [name for name in counts.index if name.endswith("identity")] == [
+        f"{name}.identity" for name, (m, _) in seen.items() if isinstance(m, models.Residual)
+    ]
+    assert (counts["kind"] == "add").sum() == 5  # of eight blocks three change the size
+    for name, (layer, x) in seen.items():
+        real = first or neuron == "relu"
+        if isinstance(layer, models.Residual):
+            row, spikes = counts.loc[f"{name}.identity"], float(x.abs().sum())
+            assert row["sops"] == pytest.approx((x.numel() if real else spikes) / 3)
+            assert row["kept_macs"] == row["weights"] == 0
+        else:
+            row, (synapses, additions) = counts.loc[name], by_hand(layer, x)
+            # the mean over 2x2 places is a sum of spikes, its quarter in the weights
+            folded = 4 if name == "hidden.0.layer" and not real else 1
+            assert row["synapses"] == pytest.approx(folded * synapses / 3)
+            assert row["sops"] == pytest.approx(0 if real else folded * additions / 3, rel=1e-6)
+            assert row["inputs"] == folded * x[0].numel()
+            assert row["kept_macs"] == row["steps"] * row["kept"] * row["outputs"] / layer.weight.shape[0]
+        first = False
+    assert counts["rate"].between(0, 1).all()
+    if neuron != "relu":
+        assert counts.loc["hidden.0.layer", "spikes"] > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(5, 7), st.integers(0, 99))
+def test_fan_out_of_any_kernel_stride_and_padding(kernel, stride, padding, size, seed):
+    random = torch.Generator().manual_seed(seed)
+    layer = nn.Conv2d(2, 3, kernel, stride, padding)
+    kept = (torch.rand(layer.weight.shape, generator=random) < 0.5).float()
+    shape, expected = (2, size, size + 1), np.zeros((2, size, size + 1))
+    for at, one in synapses_of(layer, kept.numpy(), shape):
+        expected[at] += one
+    out = layer(torch.zeros(1, *shape)).shape[1:]
+    np.testing.assert_array_equal(energy._fan_out(layer, kept, shape, out).numpy(), expected)
+
+
+@pytest.mark.parametrize(("neuron", "weights", "search"), KINDS)
+def test_a_ticket_searched_applied_loaded_and_materialized_counts_the_same(neuron, weights, search, tmp_path):
+    sparsity = 0.0 if search == "none" else 0.7
+    net, batch, experiment = network(neuron=neuron, weights=weights, search=search, sparsity=sparsity)
+    counts, ticket = energy.count(net, batch), Ticket.from_model(net, experiment)
+    ticket.save(tmp_path / "ticket.safetensors")
+    loaded = Ticket.load(tmp_path / "ticket.safetensors")
+    for other in (
+        ticket.apply(models.build_model(experiment)),
+        loaded.apply(models.build_model(experiment)),
+        loaded.materialize(models.build_model(experiment)),
+    ):
+        pd.testing.assert_frame_equal(energy.count(other, batch), counts)
+    assert counts["kept"].sum() == ticket.kept
+
+
+def test_masked_controls_are_counted_under_their_mask():
+    net, batch, _ = network(search="random-trained", sparsity=0.8)
+    masks = {name: int(layer.mask.sum()) for name, layer in layers.prunable(net).items()}
+    assert energy.count(net, batch)["kept"].to_dict() == masks
+
+
+def test_time_multiplies_all_but_the_first_layer_of_a_static_image():
+    (two, batch, _), (six, _, _) = network(steps=2), network(steps=6)
+    a, b = energy.count(two, batch), energy.count(six, batch)
+    assert list(b["macs"] / a["macs"]) == [1] + [3] * (len(a) - 1)
+    assert set(b["timesteps"]) == {6} and b["steps"].tolist() == [1] + [6] * (len(b) - 1)
+    # A static image as frames: the same spikes, and only the first layer works more.
+    frames = energy.count(two, batch.expand(2, *batch.shape))
+    assert frames["macs"].iloc[0] == 2 * a["macs"].iloc[0]
+    pd.testing.assert_series_equal(frames["sops"], a["sops"])
+
+
+def test_a_relu_network_reads_each_frame():
+    net, frames, _ = network(neuron="relu", frames=True)
+    counts, still = energy.count(net, frames), energy.count(net, frames[0])
+    assert (counts["macs"] == 2 * still["macs"]).all() and (counts["sops"] == 0).all()
+
+
+def test_neurons_are_those_of_the_network():
+    net, batch, _ = network("resnet19", width=0.02)
+    counts, sizes = energy.count(net, batch), []
+    for neuron in models.neurons(net).values():
+        neuron.register_forward_hook(lambda m, i, o: sizes.append(o[0, 0].numel()))
+    net(batch)
+    assert counts["neurons"].sum() == sum(sizes)
+    conv4, _, _ = network("conv4")
+    halved = energy.count(conv4, batch).loc["blocks.1.layer"]  # pooled before its neurons
+    assert halved["neurons"] == halved["outputs"] / 4
+    assert energy.count(network(neuron="relu")[0], batch)["neurons"].sum() == 0
+
+
+def test_counts_are_means_over_images_whatever_the_chunk(monkeypatch):
+    net, batch, _ = network()
+    whole, parts = energy.count(net, batch), [energy.count(net, image[None]) for image in batch]
+    assert whole["sops"].tolist() == pytest.approx(np.mean([part["sops"] for part in parts], axis=0))
+    monkeypatch.setattr(energy, "CHUNK", 2)
+    pd.testing.assert_frame_equal(energy.count(net, batch), whole)
+
+
+def test_counting_leaves_the_model_as_it_was():
+    net, batch, _ = network()
+    net.train()
+    net.blocks[0].eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    energy.count(net, batch)
+    assert net.training and not net.blocks[0].training and net.blocks[1].training
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_wrong_input_is_refused():
+    net, batch, _ = network()
+    with pytest.raises(ValueError, match=r"shape \(3, 64\)"):
+        energy.count(net, batch.flatten(1))
+    net.blocks[1].neuron.register_forward_hook(lambda m, i, o: o * 0.3)
+    with pytest.raises(ValueError, match="blocks.2.layer gets inputs that are no sums"):
+        energy.count(net, batch)
+    assert not net.blocks[2].layer._forward_hooks
+    counts = energy.count(network()[0], batch)
+    with pytest.raises(ValueError, match="'joules': choose from arithmetic, integer, memory"):
+        energy.energy(counts, "joules")
+    relu = energy.count(network(neuron="relu")[0], batch)
+    with pytest.raises(ValueError, match="no layer gets spikes"):
+        energy.break_even_rate(relu)
+    with pytest.raises(ValueError, match="not those of counts"):
+        energy.break_even_rate(counts, ann=relu[:-1])
+
+
+def test_every_number_has_a_unit():
+    counts = energy.count(*network()[:2])
+    assert set(counts.select_dtypes("number").columns) - {"binary"} == set(counts.attrs["units"])
+
+
+@pytest.fixture(scope="module")
+def conv6():
+    net = models.build_model(Experiment("cifar10", model="conv6"))
+    return energy.count(net, torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def test_conv6_costs_what_the_papers_say(conv6):
+    ann = energy.dense_ann(conv6)
+    assert ann["macs"].sum() == pytest.approx(153.9e6, rel=1e-3)
+    assert ann["macs"].iloc[0] == conv6["macs"].iloc[0] == 1_769_472
+    assert energy.energy(ann).loc["total", "pj"] == pytest.approx(4.6 * 153_881_088)
+    # the paper's formula: rate times steps times all multiply-accumulates, padding too
+    spiking = conv6["input"] == "spikes"
+    papers = conv6.assign(sops=(1.02 / 4 * conv6["macs"]).where(spiking, 0))
+    ratio = energy.energy(ann).loc["total", "pj"] / energy.energy(papers).loc["total", "pj"]
+    assert ratio == pytest.approx(energy.PAPER["ANN", "SNN"], rel=0.01)
+    # at 32x32 a tenth of what that formula charges lies in the padding
+    assert conv6["synapses"][spiking].sum() / conv6["macs"][spiking].sum() == pytest.approx(0.8999, abs=1e-4)
+
+
+@pytest.mark.parametrize("model", ["conv4", "resnet19"])
+@pytest.mark.parametrize("frames", [False, True])
+def test_dense_ann_is_what_counting_the_relu_network_gives(model, frames):
+    ticket, batch, _ = network(model, frames, search="edge-popup", sparsity=0.5, weights="binary")
+    relu = energy.count(network(model, frames, neuron="relu")[0], batch)
+    ann = energy.dense_ann(energy.count(ticket, batch))
+    unknown = ["rate", "synapses"]
+    pd.testing.assert_frame_equal(ann.drop(columns=unknown), relu.drop(columns=unknown))
+    for name in energy.MODELS:
+        pd.testing.assert_frame_equal(energy.energy(ann, name), energy.energy(relu, name))
+
+
+def table(**changes):
+    """A first layer of real inputs, a spiking convolution, a linear one and a residual."""
+    rows = dict(
+        kind=["conv", "conv", "linear", "add"], input=["real", "spikes", "spikes", "spikes"],
+        binary=[False, False, True, False], steps=[1, 4, 4, 4], inputs=[100, 1000, 2000, 1000],
+        outputs=[1000, 2000, 10, 1000], weights=[9, 4096, 20000, 0], kept=[9, 4096, 10000, 0],
+        macs=[9000, 80000, 80000, 0], kept_macs=[9000, 80000, 40000, 0], spikes=[0.0, 500.0, 70.0, 30.0],
+        sops=[0.0, 7000.0, 300.0, 30.0], synapses=[8000.0, 70000.0, 40000.0, 4000.0],
+        neurons=[1000, 2000, 0, 0], rate=[1.0, 0.1, 0.1, 0.1], timesteps=4,
+    )  # fmt: skip
+    return pd.DataFrame(rows | changes, index=["first", "conv", "linear", "identity"])
+
+
+def test_arithmetic_and_integer_energies_by_hand():
+    counts = table()
+    found = energy.energy(counts)["pj"]
+    assert found.tolist() == pytest.approx([41400, 6300, 270, 27, 47997])
+    assert energy.energy(counts, "integer")["pj"].tolist() == pytest.approx([2070, 700, 30, 3, 2803])
+    # binary weights need no multiplication; float32 accounting charges it all the same
+    binary = counts.assign(binary=True)
+    assert energy.energy(binary, "integer")["pj"]["first"] == pytest.approx(900)
+    assert energy.energy(binary)["pj"]["first"] == pytest.approx(41400)
+    sign = counts.assign(input=["real", "sign", "sign", "sign"])
+    assert energy.energy(sign)["pj"].tolist() == found.tolist()
+
+
+def test_price_of_an_access_at_the_published_sizes_between_and_outside():
+    assert energy.access([8192, 32768, 2**20]).tolist() == [10, 20, 100]
+    assert energy.access((8192 + 32768) / 2) == pytest.approx(15)
+    assert energy.access(0) == energy.access(4000) == 10
+    assert energy.access(2 * 2**20) == pytest.approx(100 + 80 * 2**20 / (2**20 - 2**15))
+
+
+def test_memory_energy_by_hand():
+    found = energy.energy(table(), "memory")
+    parts = ["inputs", "weights", "outputs", "operations", "addressing"]
+    assert list(found.columns) == [*(f"{part}_pj" for part in parts), "pj"]
+    small = 10  # every memory here but that of 4096 float weights, 16 KiB
+    weights = 10 + 10 * 8192 / 24576
+    expected = {
+        "first": [9000 * small, 9000 * small, 1000 * small + 4000 * 3 * small,
+                  9000 * 3.2 + 4000 * 3.3, 0.1 * (100 + 1000)],
+        "conv": [2 * 500 * small, 7000 * weights, 2 * 7000 * small + 8000 * 2 * small,
+                 700 + 8000 * 3.3, 700 + 500 * 2 * 3.2],
+        "linear": [2 * 70 * small, 300 * small, 2 * 300 * small, 30, 30],
+        "identity": [2 * 30 * small, 0, 2 * 30 * small, 3, 3],
+    }  # fmt: skip
+    for layer, parts in expected.items():
+        assert found.loc[layer].tolist() == pytest.approx([*parts, sum(parts)])
+    assert found.loc["total", "pj"] == pytest.approx(sum(sum(parts) for parts in expected.values()))
+
+
+def test_memory_energy_of_relu_and_sign_layers_by_hand():
+    ann = energy.energy(energy.dense_ann(table()), "memory")
+    weights = 10 + 10 * 8192 / 24576
+    assert ann.loc["conv"].tolist()[:5] == pytest.approx([200000, 20000 * weights, 20000, 64000, 300])
+    big = energy.access(20000 * 4)  # float weights, all of them
+    assert ann.loc["linear"].tolist()[:5] == pytest.approx([20000, 20000 * big, 100, 64000, 201])
+    assert ann.loc["identity"].tolist()[:5] == pytest.approx([10000, 0, 20000, 100, 200])
+    sign = energy.energy(table(input=["real", "sign", "sign", "sign"], neurons=0), "memory")
+    assert sign.loc["conv"].tolist()[:5] == pytest.approx([70000, 7000 * weights, 80000, 700, 1200])
+
+
+def test_masks_take_room_and_binary_weights_take_little():
+    def price(**changes):
+        return energy.energy(table(**changes), "memory").loc["conv", "weights_pj"] / 7000
+
+    many = dict(weights=[9, 2**20, 20000, 0])
+    assert price(**many, kept=[9, 2**20, 10000, 0]) == pytest.approx(energy.access(2**22))
+    assert price(**many, kept=[9, 2**19, 10000, 0]) == pytest.approx(energy.access(2**21 + 2**17))
+    ticket = dict(many, kept=[9, 2**19, 10000, 0], binary=True)
+    assert price(**ticket) == pytest.approx(energy.access(2**16 + 2**17))
+
+
+def test_a_dense_layer_breaks_even_where_arithmetic_says():
+    rate = energy.break_even_rate(table())
+    assert rate["conv"] == pytest.approx(4.6 * 20000 / (0.9 * 70000))
+    assert np.isnan(rate["first"])
+    assert rate["total"] == pytest.approx((4.6 * 40000 + 0.9 * 1000) / (0.9 * 114000))
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "integer", "memory"])
+@pytest.mark.parametrize("search", ["none", "edge-popup"])
+def test_at_the_break_even_rate_both_cost_the_same(name, search):
+    net, batch, _ = network("resnet19", search=search, sparsity=0.5 if search != "none" else 0.0, width=0.02)
+    relu = network("resnet19", neuron="relu", width=0.02)[0]
+    counts, ann = energy.count(net, batch), energy.count(relu, batch)
+    rate = energy.break_even_rate(counts, name)
+    pd.testing.assert_series_equal(rate, energy.break_even_rate(counts, name, ann))
+    goal = energy.energy(ann, name)["pj"]
+    for layer, value in rate.dropna().items():
+        if value > 0:
+            there = energy.energy(energy.at_rate(counts, value), name)["pj"]
+            assert there[layer] == pytest.approx(goal[layer])
+    assert list(rate.index) == [*counts.index, "total"]
+
+
+def test_an_snn_that_loses_even_in_silence_breaks_even_at_zero():
+    counts = table(neurons=[10**6, 10**6, 0, 0])
+    assert energy.break_even_rate(counts, "memory")["total"] == 0
+
+
+def test_real_spikes_at_their_own_rate_are_the_counts():
+    counts = energy.count(*network()[:2])
+    full = energy.at_rate(counts, 1)
+    spiking = counts["input"] == "spikes"
+    assert (full["sops"][spiking] == counts["synapses"][spiking]).all()
+    assert (full["spikes"][spiking] >= counts["spikes"][spiking]).all()
+    assert (energy.at_rate(counts, 0)["sops"] == 0).all()
+
+
+def test_ratios():
+    found = energy.ratios({"ANN": 8.92, "SNN": 1.86, "MPSLT": 1})
+    for pair in (("ANN", "MPSLT"), ("SNN", "MPSLT")):
+        assert found.loc[pair] == pytest.approx(energy.PAPER[pair])
+    assert found.loc["MPSLT", "ANN"] == pytest.approx(0.112, abs=5e-4)
+
+
+@pytest.mark.parametrize("model", ["conv4", "resnet19"])
+def test_spikingjelly_counts_the_same(model):
+    """Outside check: its counters see weights that are zero as synapses, so the networks are dense."""
+    counters = pytest.importorskip("spikingjelly.activation_based.op_counter")
+    net, batch, _ = network(model)
+    counts = energy.count(net, batch)
+    for name, (layer, x) in seen_inputs(net, batch).items():
+        if isinstance(layer, models.Residual) or (model == "resnet19" and name == "hidden.0.layer"):
+            continue  # it has no rule for a residual within a module, nor for sums of spikes
+        plain, row = layer.plain(), counts.loc[name]
+        plain.bias = None
+        additions, macs = counters.ACCounter(), counters.MACCounter()
+        with torch.no_grad(), counters.DispatchCounterMode([additions, macs]):
+            plain(x)
+        assert additions.get_total() == pytest.approx(3 * row["sops"])
+        assert macs.get_total() == (3 * row["macs"] if row["input"] == "real" else 0)

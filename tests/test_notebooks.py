@@ -1,0 +1,47 @@
+"""The committed notebooks: what they refuse, and that their profiles are what was tuned and chosen."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from sltlib import params, tune
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (dict(margin=0.0), "margin=0.0"),
+        (dict(margin=-1.0), "margin=-1.0"),
+        (dict(recipes="nope"), "no recipes for 'nope'"),
+        (dict(model="conv8"), "too small for conv8"),
+        (dict(model="linear"), "linear"),
+        (dict(sparsity=0.0), "sparsity"),
+        (dict(sparsity=1.0, margin=0.0, dataset="fashoin"), "margin.*sparsity=1.0.*fashoin"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(ValueError, match=says):
+        params.check("02_table1_cnn", params.declared("02_table1_cnn") | wrong)
+    assert not (tmp_path / "results").exists()
+
+
+def test_minis_size_is_the_best_of_those_compared_on_the_validation_split():
+    table = pd.read_csv(tune.folder("mini") / "sizes.csv")
+    spiking = table[table.arm != "linear"]
+    by_size = spiking.groupby([*tune.SIZES[0], "arm"]).val_accuracy.max().groupby(list(tune.SIZES[0])).mean()
+    chosen = dict(zip(tune.SIZES[0], by_size.idxmax(), strict=True))
+    assert chosen == {name: tune.settings("mini")[0][name] for name in chosen}
+    assert {tuple(size.values()) for size in tune.SIZES} == set(by_size.index)
+
+
+def test_mini_reports_at_least_three_seeds():
+    for name, block in params.profiles()["mini"].items():
+        assert len(block.get("seeds", [0, 1, 2])) >= 3, name
+
+
+def test_recipes_of_mini_were_tuned_for_mini():
+    fixed, sparsity = tune.settings("mini")
+    kept = json.loads((tune.folder("mini") / "choices.json").read_text())
+    assert kept["settings"] == fixed | {"sparsity": sparsity}
