@@ -140,9 +140,9 @@ class Ticket:
         """Write one safetensors file, bit-packed, atomically; returns its size in bytes."""
         from safetensors.numpy import save
 
-        tensors, shapes = {}, {}
+        tensors, shapes = {}, []
         for name, layer in self.layers.items():
-            shapes[name] = list(layer.shape)
+            shapes.append([name, list(layer.shape)])
             if layer.mask is not None:
                 tensors[f"{name}.mask"] = np.packbits(layer.mask.reshape(-1))
             if layer.gain is None:
@@ -186,7 +186,7 @@ class Ticket:
         if head.pop("sha256") != _digest(tensors, head):
             raise ValueError("its content does not match its sha256")
         found = {}
-        for name, shape in head["layers"].items():
+        for name, shape in head["layers"]:
             size, mask = int(np.prod(shape)), tensors.get(f"{name}.mask")
             if mask is not None:
                 mask = np.unpackbits(mask, count=size).astype(bool).reshape(shape)

@@ -200,7 +200,7 @@ def test_saved_loaded_applied_and_materialized_give_identical_logits(kind, tmp_p
     assert torch.equal(applied(images()), logits)
     assert torch.equal(plain(images()), logits)
     assert not layers.prunable(plain)
-    assert ticket.experiment == experiment
+    assert ticket.experiment == experiment and list(ticket.layers) == list(layers.prunable(model))
     for name, layer in layers.prunable(model).items():
         mask = layer.current_mask()
         assert torch.equal(ticket.masks()[name], torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask)
