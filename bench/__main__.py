@@ -2,7 +2,8 @@
 
 Interleaved, one thread, medians with quartiles: ANN, our SNN, and the same network as snnTorch is
 usually written (`snntorch.Leaky` in a time loop). Ratios of one run on one machine; no promises of
-seconds. Writes results/bench/step.csv and step.json (hardware and versions).
+seconds. Writes results/bench/step.csv and step.json (hardware and versions). Exit status 1 where our
+step at T=4 on the mini network costs more than LIMIT times the ANN's.
 """
 
 import argparse
@@ -27,6 +28,9 @@ from sltlib import figures, paths, tune  # noqa: E402
 from sltlib.experiment import Experiment  # noqa: E402
 from sltlib.models import build_model  # noqa: E402
 from sltlib.train import loss_of, make_optimizer, provenance  # noqa: E402
+
+
+LIMIT = 4.2  # T times the ANN, and a twentieth for the neuron
 
 
 class Idiom(torch.nn.Module):
@@ -100,12 +104,19 @@ def main():
             rows.append({"network": name, "step": what, "over ANN": median, "low quartile": low, "high quartile": high, "rounds": rounds})
     table = pd.DataFrame(rows)
     print(table.round(2).to_string(index=False))
+    ours = table[(table.network == "mini") & (table.step == "SNN T=4")]["over ANN"].item()
+    kept = ours <= LIMIT
+    print(f"mini network, T=4: {ours:.2f} times the ANN's step, {'within' if kept else 'ABOVE'} {LIMIT}")
     place = paths.results() / "bench"
     place.mkdir(parents=True, exist_ok=True)
     about = {k: v for k, v in provenance().items() if k not in ("finished", "numerics")}
     figures.write_text(table.round(3).to_csv(index=False, lineterminator="\n"), place / "step.csv")
-    figures.write_text(json.dumps(about | {"cores": os.cpu_count()}, indent=1, sort_keys=True) + "\n", place / "step.json")
+    about |= {"cores": os.cpu_count(), "limit": LIMIT, "within_limit": bool(kept)}
+    figures.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", place / "step.json")
+
+
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
