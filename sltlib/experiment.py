@@ -45,6 +45,7 @@ _SHIPPED = {name: dict(table) for name, table in TABLES.items()}
 CHOICES = {
     **TABLES,
     "weights": ("float", "binary"),
+    "ranking": ("layer", "global"),
     "reset": ("zero", "subtract"),
     "surrogate": ("atan", "fast_sigmoid", "sigmoid", "triangle", "straight_through"),
     "loss": ("mean", "per-step"),
@@ -78,6 +79,8 @@ class Experiment:
         `search="edge-popup"` finds a ticket; with `weights="binary"` it is the multi-prize
         ticket. `"random-readout"`, `"random-trained"` and `"found-mask-trained"` are controls.
     sparsity : the fraction of weights *removed* in every layer, in (0, 1) for a ticket, 0 dense.
+    ranking : of a ticket search: "layer" keeps the best scores of every layer, "global" those of the
+        whole network under one threshold (then `sparsity` is that of all layers together).
     image_size : images are area-averaged to this many pixels a side; 0 keeps their size.
     train_images : use only the first so many training images; 0 means all.
     timesteps : steps of the LIF neuron for an image; frames of an event recording.
@@ -99,6 +102,7 @@ class Experiment:
     weights: str = "float"
     search: str = "none"
     sparsity: float = 0.0
+    ranking: str = "layer"
     timesteps: int = 4
     beta: float = 0.99
     threshold: float = 1.0
@@ -148,6 +152,8 @@ class Experiment:
             problems.append(f"search={self.search!r} needs a sparsity above 0 and below 1")
         if self.search == "edge-popup" and self.affine:
             problems.append("affine=True: a ticket search trains nothing but scores; leave affine=False")
+        if self.ranking != "layer" and self.search != "edge-popup":
+            problems.append(f"ranking={self.ranking!r} goes with search='edge-popup'")
         if (self.search == "found-mask-trained") != (self.source is not None):
             problems.append("source goes with search='found-mask-trained', and only with it")
         if self.source is not None:

@@ -52,6 +52,44 @@ def top_k(scores, sparsity):
     return mask.view(scores.shape)
 
 
+def global_top_k(scores, sparsity):
+    """Masks of the best scores of all layers under one threshold, exactly `keep_count` in all; none is emptied.
+
+    scores : a list of tensors, each the scores of a layer. A layer that would lose everything keeps its
+    best, at the cost of the least of the others.
+    """
+    flat = [s.detach().reshape(-1) for s in scores]
+    ranked = torch.cat(flat)
+    best = [int(s.argmax()) + start for s, start in zip(flat, _starts(flat), strict=True)]
+    ranked[best] = torch.inf  # cat made a copy
+    mask = top_k(ranked, sparsity)
+    mask[best] = True
+    parts = mask.split([s.numel() for s in flat])
+    return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def _starts(flat):
+    starts = [0]
+    for scores in flat[:-1]:
+        starts.append(starts[-1] + scores.numel())
+    return starts
+
+
+class GlobalRanking:
+    """Ranks the scores of several layers together, once for each change of their scores."""
+
+    def __init__(self, layers, sparsity):
+        self.layers, self.sparsity, self.seen, self.masks = layers, sparsity, None, None
+
+    def mask(self, layer):
+        """The mask of one of the layers, at this moment's scores."""
+        scores = [other.scores for other in self.layers]
+        seen = [(id(s), s._version) for s in scores]
+        if seen != self.seen:
+            self.masks, self.seen = global_top_k([s.abs() for s in scores], self.sparsity), seen
+        return next(mask for other, mask in zip(self.layers, self.masks, strict=True) if other is layer)
+
+
 def signs(weight):
     """+1 where weight >= 0, else -1."""
     return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
@@ -103,7 +141,7 @@ class _Switches:
     def __init__(self, *shape, weights="float", **options):
         super().__init__(*shape, **options)
         self.binary = weights == "binary"
-        self.connections, self.sparsity = "dense", 0.0
+        self.connections, self.sparsity, self.ranking = "dense", 0.0, None
         self.register_parameter("scores", None)
         self.register_buffer("mask", None)
 
@@ -125,10 +163,12 @@ class _Switches:
     def fix(self, weight):
         """Take these effective weights (shape of the weight) as final."""
         self.weight = nn.Parameter(weight.to(self.weight), requires_grad=False)
-        self.connections, self.scores, self.mask, self.binary = "fixed", None, None, False
+        self.connections, self.scores, self.mask, self.binary, self.ranking = "fixed", None, None, False, None
 
     def current_mask(self):
         """The mask of this moment (bool, shape of the weight), or None where every weight is kept."""
+        if self.connections == "search" and self.ranking is not None:
+            return self.ranking.mask(self)
         return top_k(self.scores.abs(), self.sparsity) if self.connections == "search" else self.mask
 
     def effective_weight(self):

@@ -8,7 +8,7 @@ experiment.SEARCHES names them all; add yours there.
 import torch
 
 from .experiment import SEARCHES, lookup
-from .layers import generator, keep_count, prunable
+from .layers import GlobalRanking, generator, keep_count, prunable
 
 
 def dense(model, experiment, data, found):
@@ -16,7 +16,7 @@ def dense(model, experiment, data, found):
 
 
 def edge_popup(model, experiment, data, found):
-    """Freeze the random weights, learn a score for each, keep the best of every layer.
+    """Freeze the random weights, learn a score for each, keep the best of every layer (or of all together).
 
     With float weights edge-popup (Ramanujan et al. 2020), with binary weights multi-prize tickets
     (Diffenderfer & Kailkhura 2021). Nothing but scores is trained.
@@ -24,8 +24,13 @@ def edge_popup(model, experiment, data, found):
     random = generator(experiment, "scores")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for layer in prunable(model).values():
+    searched = list(prunable(model).values())
+    for layer in searched:
         layer.search(experiment.sparsity, random)
+    if experiment.ranking == "global":
+        ranking = GlobalRanking(searched, experiment.sparsity)
+        for layer in searched:
+            layer.ranking = ranking
 
 
 def random_mask(shape, sparsity, random):

@@ -46,9 +46,10 @@ def test_every_field_is_in_the_key():
         surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
         momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
     )  # fmt: skip
-    assert set(other) | {"source"} == {f.name for f in dataclasses.fields(Experiment)}
+    assert set(other) | {"source", "ranking"} == {f.name for f in dataclasses.fields(Experiment)}
     keys = {base.replace(**{name: value}).key for name, value in other.items()} | {base.key}
     assert len(keys) == len(other) + 1
+    assert TICKET.replace(ranking="global").key != TICKET.key
     found = base.replace(search="found-mask-trained", source=TICKET)
     assert found.key != base.replace(search="found-mask-trained", source=TICKET.replace(seed=1)).key
 
@@ -82,6 +83,7 @@ def test_spec_round_trip():
         (dict(neuron="lfi"), "relu, sign, lif"),
         (dict(search="edge-popup", sparsity=0.5, affine=True), "affine"),
         (dict(search="found-mask-trained", sparsity=0.5), "source"),
+        (dict(search="random-trained", sparsity=0.5, ranking="global"), "edge-popup"),
         (dict(search="found-mask-trained", sparsity=0.8, source=TICKET), "sparsity=0.5"),
         (dict(model="linear", weights="binary"), "linear"),
     ],

@@ -64,6 +64,38 @@ def test_every_layer_keeps_its_exact_count(search, sparsity):
         assert int(mask.sum()) == layers.keep_count(mask.numel(), sparsity)
 
 
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.floats(0, 0.98), st.integers(0, 10**6))
+def test_global_ranking_keeps_the_exact_count_of_the_largest_and_empties_no_layer(sizes, sparsity, seed):
+    random = torch.Generator().manual_seed(seed)
+    scores = [torch.rand(n, generator=random) * (10 ** (i % 3)) for i, n in enumerate(sizes)]
+    masks = layers.global_top_k(scores, sparsity)
+    keep = max(layers.keep_count(sum(sizes), sparsity), len(sizes))
+    assert sum(int(m.sum()) for m in masks) == keep and all(m.any() for m in masks)
+    # the oracle: every layer's best first, then the best of the rest
+    best = {(i, int(s.argmax())) for i, s in enumerate(scores)}
+    rest = sorted(
+        ((i, j) for i, s in enumerate(scores) for j in range(len(s)) if (i, j) not in best),
+        key=lambda place: (-scores[place[0]][place[1]].item(), place),
+    )
+    expected = best | set(rest[: keep - len(best)])
+    assert {(i, j) for i, m in enumerate(masks) for j in m.nonzero().flatten().tolist()} == expected
+
+
+def test_a_global_search_ranks_anew_after_every_step_and_its_ticket_is_the_network(tmp_path):
+    experiment = BASE.replace(search="edge-popup", sparsity=0.8, ranking="global", weights="binary")
+    before, model = prepared(experiment), trained(experiment)
+    found = {n: layer.current_mask() for n, layer in layers.prunable(model).items()}
+    masks = layers.global_top_k([layer.scores.abs() for layer in layers.prunable(model).values()], 0.8)
+    assert all(torch.equal(a, b) for a, b in zip(found.values(), masks, strict=True))
+    assert any(not torch.equal(layer.current_mask(), found[n]) for n, layer in layers.prunable(before).items())
+    densities = {float(m.float().mean().round(decimals=3)) for m in found.values()}
+    assert len(densities) > 2  # layers differ: that is the point
+    Ticket.from_model(model, experiment).save(tmp_path / "t")
+    again = Ticket.load(tmp_path / "t").apply(models.build_model(experiment))
+    assert torch.equal(again(images()), model(images()))
+
+
 # --- the search --------------------------------------------------------------------------------
 
 
