@@ -175,8 +175,8 @@ def differences(found: dict, xlabel: str = "difference (points)", margin: float 
     """A row for each paired difference: its interval against zero, filled where it is resolved.
 
     found : {label: stats.Interval}. adjusted : {label: p-value after `stats.holm`}; then resolved means
-    below 0.05, and otherwise that the interval excludes zero. margin : the non-inferiority margin,
-    drawn at -margin. reference : {label: value}, drawn as hollow diamonds.
+    below 0.05, and otherwise that the interval excludes zero, or -margin where there is a margin of
+    non-inferiority; it is drawn there. reference : {label: value}, drawn as hollow diamonds.
     """
     fig, ax = (ax.figure, ax) if ax is not None else new(COLUMN, 0.8 + 0.21 * len(found))
     ax.axvline(0, color="black", linewidth=0.8)
@@ -185,7 +185,8 @@ def differences(found: dict, xlabel: str = "difference (points)", margin: float 
     style = {"color": PALETTE[0]}
     for i, interval in enumerate(found.values()):
         _interval_line(ax, interval, i, style)
-        sure = (interval.low > 0 or interval.high < 0) if adjusted is None else adjusted[list(found)[i]] < 0.05
+        line = -(margin or 0)
+        sure = (interval.low > line or interval.high < line) if adjusted is None else adjusted[list(found)[i]] < 0.05
         face = style["color"] if sure else "white"
         ax.plot(interval.mean, i, marker="o", color=face, markeredgecolor=style["color"], zorder=3)
     for i, label in enumerate(found):

@@ -151,6 +151,9 @@ def test_a_difference_is_filled_where_it_is_resolved_after_correction():
 
     assert "white" not in faces()
     assert [face == "white" for face in faces(adjusted={"a": 0.04, "b": 0.08})] == [False, True]
+    assert [face == "white" for face in faces(margin=1.0)] == [False, False]
+    near = {"a": stats.Interval(-1.2, -2.2, -0.2, 3, 0.03)}  # excludes zero, but not the margin
+    assert figures.differences(near, margin=1.0).axes[0].lines[-1].get_markerfacecolor() == "white"
     marks = [line.get_marker() for line in figures.differences(found, reference={"b": 2.0}).axes[0].lines]
     assert marks.count("D") == 1
 
