@@ -408,7 +408,7 @@ def test_smoke_runs_end_to_end_in_a_fresh_clone(clone):
     begin = time.monotonic()
     ran = stages(clone.run("dvc", "repro", SMOKE, timeout=900).stdout)
     seconds = time.monotonic() - begin
-    assert ran == ["data"] + [f"figure@{n}" for n in notebooks]
+    assert ran[0] == "data" and sorted(ran[1:]) == [f"figure@{n}" for n in notebooks]  # DVC promises no more order
     print(f"\nsmoke: {seconds:.0f} s")
     for name in notebooks:
         output = clone.root / "results/smoke" / name
