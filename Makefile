@@ -56,7 +56,7 @@ lint: setup
 	ruff check -q .
 
 lab: setup
-	jupyter lab $(LAB_ARGS) notebooks
+	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_spiking_neuron.ipynb $(LAB_ARGS)
 
 tune: setup
 	python -m sltlib tune

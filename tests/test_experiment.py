@@ -1,6 +1,8 @@
 """Keys: pinned, so that a stored result is never lost to, nor mixed up by, a change of code."""
 
 import dataclasses
+import functools
+import importlib
 
 import pytest
 
@@ -115,3 +117,47 @@ def test_your_own_search_is_named_by_its_source(monkeypatch):
 
     monkeypatch.setitem(SEARCHES, "mine", mine)
     assert Experiment("fashion", search="mine", sparsity=0.5).key != first
+
+
+OWN = """
+class Helper:
+    def forward(self, x):
+        return {sign}x
+
+def mine(experiment):
+    return Helper()
+"""
+
+
+def own_key(tmp_path, monkeypatch, sign="", spikes=False, name="mine", **fields):
+    from sltlib.experiment import NEURONS, SPIKING
+
+    path = tmp_path / f"own_{len(list(tmp_path.iterdir()))}.py"
+    path.write_text(OWN.format(sign=sign))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    monkeypatch.setitem(NEURONS, name, importlib.import_module(path.stem).mine)
+    (SPIKING.add if spikes else SPIKING.discard)("mine")
+    try:
+        return Experiment("fashion", neuron=name, **fields).key
+    finally:
+        SPIKING.discard("mine")
+
+
+def test_the_key_of_your_own_neuron_sees_all_that_it_is_made_of(tmp_path, monkeypatch):
+    keys = [
+        Experiment("fashion").key,
+        own_key(tmp_path, monkeypatch),
+        own_key(tmp_path, monkeypatch, sign="-"),  # in a class that the function only names
+        own_key(tmp_path, monkeypatch, spikes=True),
+        own_key(tmp_path, monkeypatch, beta=0.5),  # it may read what a relu does not
+        own_key(tmp_path, monkeypatch, name="lif"),  # under the name of ours
+    ]
+    assert len(set(keys)) == len(keys)
+    assert own_key(tmp_path, monkeypatch) == keys[1]
+
+
+def test_what_has_no_source_is_refused_by_name(monkeypatch):
+    monkeypatch.setitem(SEARCHES, "mine", functools.partial(print))
+    with pytest.raises(ValueError, match="search 'mine'.*source"):
+        Experiment("fashion", search="mine", sparsity=0.5).key  # noqa: B018

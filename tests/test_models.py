@@ -45,8 +45,10 @@ def test_any_input_size_gives_logits(name, neuron, size):
 
 
 def test_an_image_too_small_is_refused():
-    with pytest.raises(ValueError, match="conv8 halves its input 4 times: 8 pixels"):
-        models.build_model(Experiment("fashion", model="conv8", image_size=8))
+    with pytest.raises(ValueError, match="image_size=8 is too small for conv8"):
+        Experiment("fashion", model="conv8", image_size=8)
+    with pytest.raises(ValueError, match="conv8 halves its input 4 times: 10 pixels"):
+        models.vgg(Experiment("fashion", model="conv8"), channels=1, size=10, classes=2)
     with pytest.raises(ValueError, match="fashion"):
         models.build_model(Experiment("fashoin"))
 

@@ -75,7 +75,7 @@ def test_what_a_notebook_must_leave_is_what_the_pipeline_tracks():
 
 def test_repro_runs_what_changed_and_nothing_else(two):
     first = two.run("dvc", "repro").stdout
-    assert stages(first) == ["data", "figure@00_first", "figure@01_second"]
+    assert sorted(stages(first)) == ["data", "figure@00_first", "figure@01_second"]
     output = two.root / "results/mini/00_first"
     assert json.loads((output / "metrics.json").read_text()) == {"n": 2, "torch": False}
     assert json.loads((output / "timing.json").read_text())["profile"] == "mini"
@@ -101,7 +101,7 @@ def test_a_fresh_clone_runs_everything_and_changes_no_tracked_file(two):
     two.root = two.root.parent / "clone"
     two.env["PYTHONPATH"] = str(two.root)
     ran = stages(two.run("dvc", "repro").stdout)
-    assert ran == ["data", "figure@00_first", "figure@01_second"]
+    assert sorted(ran) == ["data", "figure@00_first", "figure@01_second"]
     assert two.git("status", "--porcelain").stdout == ""
 
 
@@ -408,7 +408,7 @@ def test_smoke_runs_end_to_end_in_a_fresh_clone(clone):
     begin = time.monotonic()
     ran = stages(clone.run("dvc", "repro", SMOKE, timeout=900).stdout)
     seconds = time.monotonic() - begin
-    assert ran == ["data"] + [f"figure@{n}" for n in notebooks]
+    assert ran[0] == "data" and sorted(ran[1:]) == [f"figure@{n}" for n in notebooks]  # DVC promises no more order
     print(f"\nsmoke: {seconds:.0f} s")
     for name in notebooks:
         output = clone.root / "results/smoke" / name

@@ -33,9 +33,10 @@ def test_every_claim_and_row_is_shown():
 def test_python_examples_run_one_after_another(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.S | re.M)
     assert len(blocks) >= 5
-    code = "\n".join(blocks)
-    env = os.environ | {"SLT_STORE": str(tmp_path), "SLT_COMPILE": "0", "SLT_QUIET": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=280, cwd=paths.ROOT)
+    (tmp_path / "examples.py").write_text("\n".join(blocks))
+    env = os.environ | {"SLT_STORE": str(tmp_path / "store"), "SLT_COMPILE": "0", "SLT_QUIET": "1"}
+    command = [sys.executable, str(tmp_path / "examples.py")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, cwd=paths.ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "of" in done.stdout and "weights" in done.stdout
 
