@@ -35,9 +35,9 @@ def _wide(current):
     return current if current.dtype == torch.float64 else current.float()
 
 
-def _forward(current, beta, threshold, steps, zero, constant):
-    """(T, N) currents, or one (N,) for every step, to (T, N) spikes."""
-    spikes, u, s = [], None, None
+def _membranes(current, beta, threshold, steps, zero, constant):
+    """(T, N) currents, or one (N,) for every step: lists of U - threshold and of who fired, step by step."""
+    distances, fired, u, s = [], [], None, None
     for t in range(steps):
         i = _wide(current if constant else current[t])  # (N,)
         if u is None:
@@ -46,28 +46,24 @@ def _forward(current, beta, threshold, steps, zero, constant):
             u = beta * torch.where(s, torch.zeros_like(u), u) + i
         else:
             u = beta * u + i - threshold * s.to(u.dtype)
-        s = u - threshold > 0
-        spikes.append(s.to(current.dtype))
-    return torch.stack(spikes)  # (T, N)
+        distances.append(u - threshold)
+        s = distances[-1] > 0
+        fired.append(s)
+    return distances, fired
+
+
+def _forward(current, beta, threshold, steps, zero, constant):
+    """(T, N) currents, or one (N,) for every step, to (T, N) spikes."""
+    _, fired = _membranes(current, beta, threshold, steps, zero, constant)
+    return torch.stack([s.to(current.dtype) for s in fired])  # (T, N)
 
 
 def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate):
     """dL/dS (T, N) to dL/dI, (T, N) or (N,); recomputes the membrane, which is cheaper than storing it."""
-    potentials, fired, u, s = [], [], None, None
-    for t in range(steps):
-        i = _wide(current if constant else current[t])
-        if u is None:
-            u = i
-        elif zero:
-            u = beta * torch.where(s, torch.zeros_like(u), u) + i
-        else:
-            u = beta * u + i - threshold * s.to(u.dtype)
-        s = u - threshold > 0
-        potentials.append(u - threshold)
-        fired.append(s)
+    distances, fired = _membranes(current, beta, threshold, steps, zero, constant)
     grads, carried = [], None
     for t in reversed(range(steps)):
-        g = grad[t].to(u.dtype) * SURROGATES[surrogate](potentials[t])
+        g = grad[t].to(distances[t].dtype) * SURROGATES[surrogate](distances[t])
         if carried is not None:
             back = beta * carried
             g = g + (torch.where(fired[t], torch.zeros_like(back), back) if zero else back)

@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from sltlib import paths
-from sltlib.experiment import CHOICES, RANGES, Experiment
+from sltlib.experiment import CHOICES, RANGES, TICKETS, Experiment
 
 DRAFT = "draft"  # where a run lands whose parameters are no profile's
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what a notebook leaves
@@ -156,6 +156,33 @@ def output_folder(profile: str, notebook: str) -> Path:
     return paths.results() / profile / notebook
 
 
+def recipes(profile):
+    """{arm: {"optimizer": ..., "lr": ...}} as tuned and committed for a profile.
+
+    An arm is a row, "linear", or a ticket row and a control; `found-mask-trained` has the recipe of
+    `random-trained`. Raises ValueError where nothing was tuned.
+    """
+    path = tuning_folder(profile) / "choices.json"
+    if not path.is_file():
+        there = sorted(p.parent.name for p in path.parent.parent.glob("*/choices.json"))
+        raise ValueError(f"no recipes for {profile!r} (there are {', '.join(there) or 'none'}): "
+                         f"run `python -m sltlib tune --profile {profile}`")  # fmt: skip
+    chosen = json.loads(path.read_text())["choices"]
+    out = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in chosen.items()}
+    return out | {f"{name} found-mask-trained": out[f"{name} random-trained"] for name in TICKETS}
+
+
+def tuned_for(profile):
+    """The settings that a profile's recipes were tuned for, `sparsity` among them."""
+    recipes(profile)
+    return json.loads((tuning_folder(profile) / "choices.json").read_text())["settings"]
+
+
+def tuning_folder(profile):
+    """Where a profile's tuning is kept, in git: results/tuning/<profile>."""
+    return paths.ROOT / "results" / "tuning" / profile
+
+
 def _blocks(profile):
     found = profiles()
     if profile not in found:
@@ -281,10 +308,8 @@ def _ranges(values, defaults):
     if not values.get("margin", 1.0) > 0:
         problems.append(f"margin={values['margin']!r}: give a number of points above 0")
     if "recipes" in values:
-        from sltlib import tune
-
         try:
-            tune.recipes(values["recipes"])
+            recipes(values["recipes"])
         except ValueError as error:
             problems.append(f"recipes={values['recipes']!r}: {error}")
     for name, value in values.items():

@@ -19,6 +19,9 @@ NOTEBOOKS = {
     "00_spiking_neuron": ("the LIF neuron by hand, by snnTorch, fused; surrogate gradients, decay, reset", "seconds"),
     "01_first_ticket": ("find a spiking ticket, hold it against chance, look inside, use it, add a search", "a minute"),
     "02_table1_cnn": ("the ten rows of Table 1 and their controls, with intervals and verdicts", "minutes"),
+    "03_reward1_sparsity": ("accuracy and loss over sparsity for all ticket kinds, global ranking", "minutes"),
+    "04_time_and_decay": ("time steps and decay: accuracy, firing rate, energy", "minutes"),
+    "05_energy": ("operations counted from real spikes, energy under three models, firing rates", "seconds after 02"),
 }
 
 

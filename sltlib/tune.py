@@ -12,7 +12,7 @@ import sys
 
 import pandas
 
-from . import figures, params, paths
+from . import figures, params
 from .experiment import ROWS, TICKETS, row
 
 NOTEBOOK = "02_table1_cnn"
@@ -44,33 +44,6 @@ def settings(profile):
     """The fields of 02_table1_cnn in a profile that a recipe is tuned for, and its sparsity."""
     values = {**params.declared(NOTEBOOK), **params.block(profile, NOTEBOOK)}
     return {name: values[name] for name in SETTINGS}, values["sparsity"]
-
-
-def recipes(profile):
-    """{arm: {"optimizer": ..., "lr": ...}} as tuned and committed for a profile.
-
-    An arm is a row, "linear", or a ticket row and a control; `found-mask-trained` has the recipe of
-    `random-trained`. Raises ValueError where nothing was tuned.
-    """
-    path = folder(profile) / "choices.json"
-    if not path.is_file():
-        there = sorted(p.parent.name for p in path.parent.parent.glob("*/choices.json"))
-        raise ValueError(f"no recipes for {profile!r} (there are {', '.join(there) or 'none'}): "
-                         f"run `python -m sltlib tune --profile {profile}`")  # fmt: skip
-    chosen = json.loads(path.read_text())["choices"]
-    out = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in chosen.items()}
-    return out | {f"{name} found-mask-trained": out[f"{name} random-trained"] for name in TICKETS}
-
-
-def tuned_for(profile):
-    """The settings that a profile's recipes were tuned for, `sparsity` among them."""
-    recipes(profile)
-    return json.loads((folder(profile) / "choices.json").read_text())["settings"]
-
-
-def folder(profile):
-    """Where a profile's tuning is kept, in git: results/tuning/<profile>."""
-    return paths.ROOT / "results" / "tuning" / profile
 
 
 def candidates(profile):
@@ -117,7 +90,7 @@ def main(argv=None):
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
     parser.add_argument("--sizes", action="store_true", help="compare image sizes, widths and passes instead")
     chosen = parser.parse_args(argv)
-    place = folder(chosen.profile)
+    place = params.tuning_folder(chosen.profile)
     if chosen.sizes:
         dataset = settings(chosen.profile)[0]["dataset"]
         pairs = [

@@ -28,7 +28,7 @@ def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says
 
 
 def test_minis_size_is_the_best_of_those_compared_on_the_validation_split():
-    table = pd.read_csv(tune.folder("mini") / "sizes.csv")
+    table = pd.read_csv(params.tuning_folder("mini") / "sizes.csv")
     spiking = table[table.arm != "linear"]
     by_size = spiking.groupby([*tune.SIZES[0], "arm"]).val_accuracy.max().groupby(list(tune.SIZES[0])).mean()
     chosen = dict(zip(tune.SIZES[0], by_size.idxmax(), strict=True))
@@ -43,5 +43,5 @@ def test_mini_reports_at_least_three_seeds():
 
 def test_recipes_of_mini_were_tuned_for_mini():
     fixed, sparsity = tune.settings("mini")
-    kept = json.loads((tune.folder("mini") / "choices.json").read_text())
+    kept = json.loads((params.tuning_folder("mini") / "choices.json").read_text())
     assert kept["settings"] == fixed | {"sparsity": sparsity}

@@ -47,8 +47,8 @@ def test_the_best_is_that_of_the_mean_over_seeds():
 
 @pytest.mark.parametrize("profile", sorted(p.parent.name for p in (paths.ROOT / "results/tuning").glob("*/choices.json")))
 def test_committed_choices_follow_from_the_committed_grid(profile):
-    grid = pd.read_csv(tune.folder(profile) / "grid.csv")
-    kept = json.loads((tune.folder(profile) / "choices.json").read_text())
+    grid = pd.read_csv(params.tuning_folder(profile) / "grid.csv")
+    kept = json.loads((params.tuning_folder(profile) / "choices.json").read_text())
     assert tune.best(grid) == kept["choices"]
     fixed, sparsity = tune.settings(profile)
     assert kept["settings"] == fixed | {"sparsity": sparsity}, "the profile changed: run `make tune`"
@@ -57,9 +57,9 @@ def test_committed_choices_follow_from_the_committed_grid(profile):
 
 
 def test_recipes_name_every_arm_and_what_to_do_without():
-    found = tune.recipes("mini")
+    found = params.recipes("mini")
     assert {*ROWS, "linear"} <= set(found)
     for name in TICKETS:
         assert found[f"{name} found-mask-trained"] == found[f"{name} random-trained"]
     with pytest.raises(ValueError, match="no recipes for 'nano'.*mini.*tune --profile nano"):
-        tune.recipes("nano")
+        params.recipes("nano")
