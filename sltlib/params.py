@@ -18,6 +18,7 @@ from sltlib.experiment import CHOICES, RANGES, TICKETS, Experiment
 
 DRAFT = "draft"  # where a run lands whose parameters are no profile's
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what a notebook leaves
+LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
 _FIELDS = tuple(Experiment.__dataclass_fields__)
 _SHELL = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -282,6 +283,8 @@ def _a(value):
 
 def _field(name):
     """The Experiment's field that a list's name is the plural of, or None."""
+    if name == "times":
+        return "timesteps"
     for field in _FIELDS:
         if name in (f"{field}s", f"{field}es", f"{field}_list", f"{field[:-1]}ies"):
             return field
@@ -316,10 +319,14 @@ def _ranges(values, defaults):
         if isinstance(value, list):
             if not value and defaults[name]:
                 problems.append(f"{name} is empty: give at least one value, such as {defaults[name]!r}")
+            elif len(value) < LEAST.get(name, 0):
+                problems.append(f"{name}={value!r}: give at least {LEAST[name]} values, for its verdict")
             if len({json.dumps(v, sort_keys=True) for v in value}) < len(value):
                 problems.append(f"{name}={value!r} holds a value twice")
             field = name if name in _FIELDS else _field(name)
             for v in value:
+                if field == "sparsity" and v == 0:
+                    problems.append(f"{name} holds 0: dense is not a ticket; give fractions removed above 0")
                 if field and _wrong(field, v):
                     problems.append(f"{name} holds {v!r}: {_wrong(field, v)}")
             continue

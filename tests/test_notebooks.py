@@ -27,6 +27,23 @@ def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("notebook", "wrong", "says"),
+    [
+        ("03_reward1_sparsity", dict(sparsities=[0.0, 0.5]), "sparsities holds 0"),
+        ("04_time_and_decay", dict(times=[0, 1]), "times holds 0"),
+        ("04_time_and_decay", dict(times=[2]), "at least 2"),
+        ("04_time_and_decay", dict(betas=[0.9, 0.2]), "at least 3"),
+        ("05_energy", dict(sparsity=0.0), "sparsity"),
+    ],
+)
+def test_a_sweep_that_would_fail_after_its_trainings_is_refused(notebook, wrong, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(ValueError, match=says):
+        params.check(notebook, params.declared(notebook) | wrong)
+    assert not (tmp_path / "results").exists()
+
+
 def test_minis_size_is_the_best_of_those_compared_on_the_validation_split():
     table = pd.read_csv(params.tuning_folder("mini") / "sizes.csv")
     spiking = table[table.arm != "linear"]

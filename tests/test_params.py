@@ -14,6 +14,7 @@ DEFAULTS = {
     "dataset": "fashion",
     "seeds": [0, 1],
     "sparsities": [0.5, 0.9],
+    "widths": [0.5, 2.0],
     "timesteps": 4,
     "search_epochs": 2,
     "lr": 0.1,
@@ -64,7 +65,7 @@ def test_good_parameters_come_back_with_profile_and_output():
         ("seeds", [1000.0], [1000]),
         ("timesteps", 8.0, 8),  # papermill -p timesteps 8e0
         ("lr", 1, 1.0),
-        ("sparsities", "[0, 0.5]", [0.0, 0.5]),
+        ("widths", "[1, 0.5]", [1.0, 0.5]),
         ("grid", '{"sgd": [1]}', {"sgd": [1]}),
         ("affine", True, True),
     ],
