@@ -29,6 +29,7 @@ NEURONS = {
     "relu": "sltlib.neurons:relu",
     "sign": "sltlib.neurons:sign",
     "lif": "sltlib.neurons:lif",
+    "gelu": "sltlib.neurons:gelu",
 }
 SPIKING = {"lif"}  # the neurons that map (T, B, ...) currents to (T, B, ...) spikes
 MODELS = {
@@ -38,9 +39,20 @@ MODELS = {
     "conv8": "sltlib.models:vgg",
     "resnet19": "sltlib.models:resnet19",
     "linear": "sltlib.models:linear",
+    "spikformer": "sltlib.spikformer:spikformer",
+    "convpep": "sltlib.spikformer:convpep",
 }
+SELECTORS = {
+    "none": None,
+    "rate": "sltlib.patches:rate",
+    "attention": "sltlib.patches:attention",
+    "learned": "sltlib.patches:learned",
+    "random": "sltlib.patches:random",
+}
+TRANSFORMERS = {"spikformer", "convpep"}  # the models that read the fields from depth to selector
+EMBEDDING = 384  # Spikformer's features a token at width 1
 SMALLEST = {"conv8": 16}  # pixels a side, where 8 (the least there is) are too few for the pooling
-TABLES = {"model": MODELS, "neuron": NEURONS, "search": SEARCHES}
+TABLES = {"model": MODELS, "neuron": NEURONS, "search": SEARCHES, "selector": SELECTORS}
 _SHIPPED = {name: dict(table) for name, table in TABLES.items()}
 CHOICES = {
     **TABLES,
@@ -52,6 +64,7 @@ CHOICES = {
     "optimizer": ("adam", "sgd"),
     "schedule": ("cosine", "constant"),
     "augment": ("none", "crop", "crop-flip", "crop-flip-cutout"),
+    "stem_neuron": ("same", "lif", "relu", "sign", "gelu"),
 }
 # field: (is right, what is right)
 RANGES = {
@@ -68,6 +81,10 @@ RANGES = {
     "momentum": (lambda v: 0 <= v < 1, "at least 0 and below 1"),
     "weight_decay": (lambda v: v >= 0, "0 or above"),
     "seed": (lambda v: 0 <= v < 2**31, "0 to 2**31 - 1"),
+    "depth": (lambda v: 1 <= v <= 64, "1 to 64 blocks"),
+    "heads": (lambda v: 1 <= v <= 64, "1 to 64 heads"),
+    "stem_pools": (lambda v: 1 <= v <= 4, "1 to 4 (a patch has 2**stem_pools pixels a side)"),
+    "patch_sparsity": (lambda v: 0 <= v < 1, "a fraction of the patches removed, at least 0 and below 1"),
 }
 
 
@@ -88,7 +105,12 @@ class Experiment:
     affine : batch normalisation with learned scale and shift (dense rows only).
     epochs, batch_size, optimizer, lr, momentum, weight_decay, schedule, augment, loss : the recipe;
         momentum is SGD's. Tickets use it on their scores, controls and dense rows on weights.
-    source : for `found-mask-trained`, the experiment whose ticket gives the mask.
+    source : for `found-mask-trained`, the experiment whose ticket gives the mask. For a spikformer or
+        convpep, the one whose ConvPEP it takes as it was found and frozen; it trains the rest.
+    depth, heads : blocks of a spikformer and heads of its attention. Its tokens have 384 * width features.
+    stem_pools : max-pools in the ConvPEP, on its last stages.
+    stem_neuron : the ConvPEP's activation, if it is not that of the blocks.
+    patch_sparsity, selector : the fraction of patches *removed*, and by which ranking (sltlib.patches).
 
     Raises ValueError naming everything that is wrong at once. A field's default never changes.
     """
@@ -120,6 +142,12 @@ class Experiment:
     augment: str = "none"
     seed: int = 0
     source: Experiment | None = None
+    depth: int = 4
+    heads: int = 12
+    stem_pools: int = 2
+    stem_neuron: str = "same"
+    patch_sparsity: float = 0.0
+    selector: str = "none"
 
     def __post_init__(self):
         problems = []
@@ -154,9 +182,16 @@ class Experiment:
             problems.append("affine=True: a ticket search trains nothing but scores; leave affine=False")
         if self.ranking != "layer" and self.search != "edge-popup":
             problems.append(f"ranking={self.ranking!r} goes with search='edge-popup'")
-        if (self.search == "found-mask-trained") != (self.source is not None):
-            problems.append("source goes with search='found-mask-trained', and only with it")
-        if self.source is not None:
+        chained = self.model in TRANSFORMERS and self.search == "none"
+        if self.search == "found-mask-trained" and self.source is None:
+            problems.append("search='found-mask-trained' needs a source, the experiment whose mask it takes")
+        if self.source is not None and self.search != "found-mask-trained" and not chained:
+            problems.append(
+                "source goes with search='found-mask-trained', or with search='none' of a spikformer or convpep"
+            )
+        if self.model in TRANSFORMERS:
+            problems += self._transformer_problems()
+        if self.source is not None and self.search == "found-mask-trained":
             if self.source.search != "edge-popup":
                 problems.append("source must be a ticket search (search='edge-popup')")
             for name in ("dataset", "model", "width", "image_size", "sparsity"):
@@ -170,10 +205,70 @@ class Experiment:
             problems.append("model='linear' is a dense float classifier: leave search, weights and affine alone")
         return problems
 
+    def _transformer_problems(self):
+        """What is wrong with a spikformer or convpep, its selector and its source."""
+        problems, features = [], round(EMBEDDING * self.width)
+        unit = math.lcm(8, self.heads) if self.model == "spikformer" else 8
+        if features % unit:
+            near = [n for n in (features // unit * unit, (features // unit + 1) * unit) if n]
+            right = " or ".join(f"{n / EMBEDDING:.6g} ({n})" for n in near)
+            heads = f" and its {self.heads} heads" if self.model == "spikformer" else ""
+            problems.append(f"width={self.width} gives {features} features, which 8{heads} must divide: give {right}")
+        if self.model == "spikformer" and self.search != "none":
+            problems.append(
+                f"search={self.search!r} with model='spikformer': search its ConvPEP alone (model='convpep') and give "
+                "that experiment as the spikformer's source"
+            )
+        if self.model == "convpep" and self.stem_neuron != "same":
+            problems.append("model='convpep' has one activation: name it as neuron and leave stem_neuron='same'")
+        if (self.selector == "none") != (self.patch_sparsity == 0):
+            problems.append("a selector goes with patch_sparsity above 0; all patches means selector='none'")
+        if self.model == "convpep" and self.selector not in ("none", "learned"):
+            problems.append(f"selector={self.selector!r} trains nothing: give it to the spikformer, not to the convpep")
+        if self.selector != "none" and self.source is None:
+            problems.append(f"selector={self.selector!r} ranks the patches of a frozen ConvPEP: give it as source")
+        if self.source is not None and self.search == "none":
+            problems += self._chain_problems()
+        return problems
+
+    def _chain_problems(self):
+        """Whether the source is one whose ConvPEP, and selector, this experiment can take over."""
+        source, problems = self.source, []
+        if source.model not in TRANSFORMERS:
+            return [f"source is a {source.model}: give a convpep or a spikformer"]
+        if self.model == "spikformer" and self.selector == "learned":
+            if (source.model, source.selector, source.patch_sparsity) != ("convpep", "learned", self.patch_sparsity):
+                problems.append(
+                    "selector='learned' takes over what a convpep with selector='learned' and the same "
+                    "patch_sparsity has learned: give that as source"
+                )
+        elif source.selector != "none":
+            problems.append(f"source has selector={source.selector!r}: give one that sees all patches")
+        elif self.selector == "attention" and source.model != "spikformer":
+            problems.append("selector='attention' ranks by a trained spikformer's first block: give that as source")
+        elif self.selector == "none" and source.model != "convpep":
+            problems.append("source is a spikformer and there is no selector: give the convpep that it started from")
+        same = ["dataset", "width", "image_size", "stem_pools", "timesteps", "stem_activation"]
+        if self.stem_activation in SPIKING:
+            same += ["beta", "threshold", "reset"]
+        if self.selector == "attention":
+            same += ["heads", "neuron"]
+        for name in same:
+            mine, theirs = getattr(self, name), getattr(source, name)
+            if mine != theirs:
+                problems.append(f"source has {name}={theirs!r}, this experiment {mine!r}: they must be equal")
+        return problems
+
+    @property
+    def stem_activation(self) -> str:
+        """The neuron of a spikformer's ConvPEP."""
+        return self.neuron if self.stem_neuron == "same" else self.stem_neuron
+
     @property
     def spiking(self) -> bool:
-        """Whether the network unrolls its neurons over time."""
-        return self.neuron in SPIKING and self.model != "linear"
+        """Whether the network, or a part of it, unrolls its neurons over time."""
+        stem = self.model == "spikformer" and self.stem_activation in SPIKING
+        return stem or (self.neuron in SPIKING and self.model != "linear")
 
     def replace(self, **changes) -> Experiment:
         """A copy with some fields changed; unknown names are refused."""
@@ -199,6 +294,14 @@ class Experiment:
             unread |= {"neuron", "width"}
         if self.optimizer != "sgd":
             unread.add("momentum")
+        if self.model not in TRANSFORMERS:
+            unread |= {"depth", "heads", "stem_pools", "stem_neuron", "patch_sparsity", "selector"}
+        elif self.stem_activation == self.neuron:
+            unread.add("stem_neuron")
+        if self.model == "convpep":
+            unread |= {"depth", "heads"}
+            if self.source and self.search == "none":  # it has no layers of its own but the head
+                unread |= {"weights", "affine"}
         if self.added:  # who knows what an added function reads
             unread = set()
         out = {}
@@ -220,7 +323,7 @@ class Experiment:
 
     @property
     def added(self) -> list[str]:
-        """Which of model, neuron and search was added to its table in this process, and so is unknown to others."""
+        """Which of model, neuron, search and selector was added to its table in this process, and so is unknown to others."""
         return [n for n in TABLES if TABLES[n][getattr(self, n)] is not _SHIPPED[n].get(getattr(self, n))]
 
     @classmethod

@@ -141,7 +141,7 @@ class _Switches:
     def __init__(self, *shape, weights="float", **options):
         super().__init__(*shape, **options)
         self.binary = weights == "binary"
-        self.connections, self.sparsity, self.ranking = "dense", 0.0, None
+        self.connections, self.sparsity, self.ranking, self.gain = "dense", 0.0, None, None
         self.register_parameter("scores", None)
         self.register_buffer("mask", None)
 
@@ -160,10 +160,11 @@ class _Switches:
         self.mask = mask.to(self.weight.device, torch.bool)
         self.connections, self.sparsity = "mask", 1 - float(mask.float().mean())
 
-    def fix(self, weight):
-        """Take these effective weights (shape of the weight) as final."""
+    def fix(self, weight, gain=None):
+        """Take these effective weights (shape of the weight) as final; gain: of binary ones, their magnitude."""
         self.weight = nn.Parameter(weight.to(self.weight), requires_grad=False)
         self.connections, self.scores, self.mask, self.binary, self.ranking = "fixed", None, None, False, None
+        self.gain = gain
 
     def current_mask(self):
         """The mask of this moment (bool, shape of the weight), or None where every weight is kept."""

@@ -82,6 +82,13 @@ class Network(nn.Module):
         return self.steps(x).mean(0)
 
 
+class TokenNorm(nn.BatchNorm1d):
+    """Batch normalisation of each feature over images, steps and tokens: (B, N, D) to (B, N, D)."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(0, 1)).view_as(x)
+
+
 class _Parts:
     """Builds layers, norms and neurons with an experiment's switches and width."""
 
@@ -107,6 +114,11 @@ class _Parts:
 
     def norm1d(self, features):
         return nn.BatchNorm1d(features, affine=self.experiment.affine)
+
+    def token_block(self, inputs, outputs):
+        """Linear, norm and neuron on tokens (B, N, D); a bias where the norm is affine, as in Zhou et al. 2023."""
+        affine = self.experiment.affine
+        return Block(self.linear(inputs, outputs, affine), TokenNorm(outputs, affine=affine), self.neuron())
 
     def classifier(self, sizes):
         """Hidden blocks Linear, norm, neuron for all but the last size; and the bare last layer."""

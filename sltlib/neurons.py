@@ -261,3 +261,8 @@ def sign(experiment):
 def relu(experiment):
     """The rectifier of the non-spiking rows."""
     return torch.nn.ReLU()
+
+
+def gelu(experiment):
+    """The smooth rectifier of non-spiking transformers."""
+    return torch.nn.GELU()

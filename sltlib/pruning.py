@@ -19,11 +19,10 @@ def edge_popup(model, experiment, data, found):
     """Freeze the random weights, learn a score for each, keep the best of every layer (or of all together).
 
     With float weights edge-popup (Ramanujan et al. 2020), with binary weights multi-prize tickets
-    (Diffenderfer & Kailkhura 2021). Nothing but scores is trained.
+    (Diffenderfer & Kailkhura 2021). Nothing but scores is trained, and a ConvPEP's temporary head.
     """
     random = generator(experiment, "scores")
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    _freeze(model)
     searched = list(prunable(model).values())
     for layer in searched:
         layer.search(experiment.sparsity, random)
@@ -31,6 +30,13 @@ def edge_popup(model, experiment, data, found):
         ranking = GlobalRanking(searched, experiment.sparsity)
         for layer in searched:
             layer.ranking = ranking
+
+
+def _freeze(model):
+    """Train nothing but the head that is dropped after the search, where a model has one."""
+    model.requires_grad_(False)
+    if getattr(model, "temporary", None) is not None:
+        model.temporary.requires_grad_(True)
 
 
 def random_mask(shape, sparsity, random):
@@ -55,11 +61,10 @@ def random_readout(model, experiment, data, found):
     `random-trained` are the higher ones.
     """
     random_trained(model, experiment, data, found)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    *_body, readout = prunable(model).values()
-    for parameter in readout.parameters():
-        parameter.requires_grad_(True)
+    _freeze(model)
+    if getattr(model, "temporary", None) is None:
+        *_body, readout = prunable(model).values()
+        readout.requires_grad_(True)
 
 
 def found_mask_trained(model, experiment, data, found):

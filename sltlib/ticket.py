@@ -76,7 +76,9 @@ class Ticket:
             if mask is not None and layer.connections == "fixed" and mask.all():
                 mask = None
             where = torch.ones_like(layer.weight, dtype=torch.bool) if mask is None else mask
-            if layer.binary:
+            if layer.gain is not None:  # a binary ticket was applied: it stays one
+                kept, gain = layer.weight.detach()[where] >= 0, layer.gain
+            elif layer.binary:
                 kept, gain = layer.weight.detach()[where] >= 0, layers.gain_of(layer.weight, mask).cpu().numpy()
             else:
                 kept, gain = layer.weight.detach()[where], None
@@ -126,7 +128,7 @@ class Ticket:
         if problems:
             raise ValueError(f"this ticket does not fit this model: {'; '.join(sorted(problems))}")
         for name, layer in self.layers.items():
-            places[name].fix(layer.weight())
+            places[name].fix(layer.weight(), layer.gain)
         with torch.no_grad():
             for name, value in self.rest.items():
                 others[name].copy_(torch.from_numpy(value))

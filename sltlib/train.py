@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from . import layers, models, neurons, pruning
+from . import layers, models, neurons, pruning, spikformer
 from .data import load_data
 from .experiment import NUMERICS
 from .store import Store
 from .ticket import Ticket
 
 EVALUATION_BATCH = 250
+TOKEN_BYTES = 2**30  # what a frozen ConvPEP gives for all training images is kept up to this size
 
 
 def device():
@@ -36,7 +37,7 @@ def train(experiment, store=None, report=None):
     `$SLT_CHECKPOINT_S` seconds (20). Raises RuntimeError where the loss stops being finite.
     """
     store = store or Store()
-    found = train(experiment.source, store).ticket().masks() if experiment.source else None
+    source = train(experiment.source, store).ticket() if experiment.source else None
     with store.lease(experiment.key, wait=True):
         stored = store.get(experiment)
         if stored:
@@ -44,16 +45,19 @@ def train(experiment, store=None, report=None):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return _train(experiment, store, report or (lambda done, total: None), found)
+            return _train(experiment, store, report or (lambda done, total: None), source)
         finally:
             torch.set_num_threads(threads)
 
 
-def _train(experiment, store, report, found):
+def _train(experiment, store, report, source):
     begin, where = time.perf_counter(), device()
     data = load_data(experiment.dataset, experiment.image_size, experiment.train_images, where)
     model = models.build_model(experiment)
-    model = pruning.prepare(model, experiment, data, found).to(where)
+    model = pruning.prepare(model, experiment, data, source and source.masks())
+    if getattr(model, "frozen", ()):
+        spikformer.adopt(model, source)
+    model = model.to(where)
     history, resumed = fit(model, data, experiment, report, _Checkpoints(store, experiment.key))
     metrics = measure(model, data)
     ticket = Ticket.from_model(model, experiment)
@@ -128,6 +132,7 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
     if loaded:
         start, history = _restore(loaded, model, optimizer)
     model.train()
+    tokens = frozen_tokens(model, data, size) if experiment.augment == "none" else None
     last_report, order = time.monotonic(), None
     loss_sum = torch.tensor(history.pop()["loss_sum"] if start % per_epoch else 0.0, dtype=torch.float64)
     loss_sum = loss_sum.to(labels.device)
@@ -136,7 +141,10 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         if order is None or position == 0:
             order = torch.randperm(len(labels), generator=layers.generator(experiment, "order", epoch))
         index = order[position * size : (position + 1) * size].to(labels.device)
-        x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
+        if tokens is None:
+            x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
+        else:
+            x = spikformer.Tokens(tokens.index_select(0, index).transpose(0, 1).float())
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(experiment, step, total)
         loss = loss_of(model, x, labels[index], experiment.loss)
@@ -163,6 +171,28 @@ def batch(data, images, index, augment="none", generator=None):
     """What a model takes: images (B, C, H, W), or frames with time first, (T, B, 2, H, W); float32."""
     x = data.batch(images, index, augment, generator)
     return x.transpose(0, 1) if x.dim() == 5 else x
+
+
+@torch.no_grad()
+def frozen_tokens(model, data, size):
+    """What a frozen ConvPEP, and selector, make of the training images: (N, T, patches, features).
+
+    int8 where that is exact, else float32; computed in batches of `size`, as if it were done again for every
+    step. None for a model without frozen parts, or above TOKEN_BYTES.
+    """
+    if not getattr(model, "frozen", ()):
+        return None
+    images, kept = data.train.x, None
+    for start in range(0, len(images), size):
+        index = torch.arange(start, start + size, device=images.device) % len(images)
+        part = model.embed(batch(data, images, index)).transpose(0, 1)  # (B, T, K, D)
+        if kept is None:
+            exact = torch.int8 if torch.equal(part, part.to(torch.int8)) else torch.float32
+            if part[0].numel() * exact.itemsize * len(images) > TOKEN_BYTES:
+                return None
+            kept = torch.empty(len(images), *part.shape[1:], dtype=exact, device=part.device)
+        kept[start : start + size] = part[: len(images) - start]
+    return kept
 
 
 def loss_of(model, x, labels, kind="mean"):
