@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import models
+from . import models, patches, spikformer
 from .neurons import Sign
 
 CHUNK = 100  # images that run at once
@@ -44,7 +44,7 @@ PAPER = {("ANN", "SNN"): 4.80, ("ANN", "MPSLT"): 8.92, ("SNN", "MPSLT"): 1.86}
 def _fan_out(layer, kept, inputs, outputs):
     """How many kept synapses leave each input, borders included; inputs, outputs: shapes of one image."""
     if isinstance(layer, nn.Linear):
-        return kept.sum(0)
+        return kept.sum(0).expand(inputs)  # (features,), or (tokens, features)
     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
     return nn.grad.conv2d_input((1, *inputs), kept, kept.new_ones(1, *outputs), *options)[0]
 
@@ -59,7 +59,7 @@ def _describe(layer, x, out):
         nothing = dict.fromkeys(("weights", "kept", "macs", "kept_macs"), 0)
         return row | nothing | {"kind": "add", "binary": False}, torch.ones_like(x[0])
     weight = layer.effective_weight() if hasattr(layer, "effective_weight") else layer.weight
-    kept, places = weight != 0, out[0].numel() // out.shape[1]
+    kept, places = weight != 0, out[0].numel() // len(weight)
     count, sizes = int(kept.sum()), weight[kept].abs()
     row |= {"kind": "conv" if weight.dim() == 4 else "linear", "weights": weight.numel(), "kept": count}
     row |= {"binary": bool(count and sizes.min() == sizes.max())}
@@ -67,14 +67,21 @@ def _describe(layer, x, out):
     return row, _fan_out(layer, kept.to(x.dtype), x.shape[1:], out.shape[1:])
 
 
+def _whole(x):
+    return (x - x.round()).abs().max() <= 1e-3
+
+
 class _Counter:
     """Hooks that fill `rows` in the order of computation, with sums over images."""
 
     def __init__(self, model):
         self.rows, self.fans, self.sums, self.last, self.pooled, self.images = {}, {}, {}, None, 1, 0
-        spiking = getattr(model, "spiking", False)
+        stem, spiking = getattr(model, "stem", None), getattr(model, "spiking", False)
+        spikes = spiking or (stem is not None and stem.spiking)
         signs = any(isinstance(module, Sign) for module in model.modules())
-        self.input, self.hooks = "spikes" if spiking else "sign" if signs else "real", []
+        self.input, self.hooks = "spikes" if spikes else "sign" if signs else "real", []
+        # a ConvPEP of one neuron under blocks of another: then the values say what a layer gets
+        self.mixed = stem is not None and len({type(neuron) for neuron in models.neurons(model).values()}) > 1
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 self._hook(module, self._layer, name)
@@ -82,12 +89,29 @@ class _Counter:
                 self._hook(module, self._identity, f"{name}.identity")
             elif isinstance(module, models._Pool):
                 self._hook(module, self._pool, name)
-        for name, neuron in models.neurons(model).items() if spiking else ():
-            self._hook(neuron, self._neuron, name)
+            elif isinstance(module, spikformer.Add):
+                self._hook(module, self._sum, name)
+            elif isinstance(module, patches.Rate):
+                self._hook(module, self._rate, name)
+            elif isinstance(module, spikformer.Mix | patches.ColumnSums):
+                how = self._mix if isinstance(module, spikformer.Mix) else self._columns
+                hook = module.register_forward_hook(lambda module, args, out, name=name, how=how: how(name, module, *args))
+                self.hooks.append(hook)
+        for name, neuron in models.neurons(model).items():
+            if stem.spiking if name.startswith("stem.") else spiking:
+                self._hook(neuron, self._neuron, name)
 
     def _hook(self, module, function, name):
         hook = module.register_forward_hook(lambda module, args, out: function(name, module, args[0], out))
         self.hooks.append(hook)
+
+    def _kind(self, x):
+        """What a layer gets: "real", "spikes" or "sign"; sums of spikes and of signs too."""
+        if not self.mixed:
+            return self.input
+        if not _whole(x * self.pooled):
+            return "real"
+        return "sign" if (x < 0).any() else "spikes"
 
     def _layer(self, name, layer, x, out):
         self._tally(name, layer, x, out)
@@ -102,10 +126,63 @@ class _Counter:
     def _neuron(self, name, neuron, current, spikes):
         self.rows[self.last]["neurons"] = spikes[0, 0].numel()
 
+    def _sum(self, name, module, x, out):
+        """A sum of reals costs additions; spikes that meet are delivered both, and counted where they are used."""
+        if self._kind(out) == "real":
+            return self._tally(name, None, out, out)
+        row, _ = _describe(None, out, out)
+        self._note(name, row | {"input": self._kind(out), "inputs": 0}, [len(out), 0, 0, 0, 0])
+
+    def _rate(self, name, module, tokens, scores):
+        """A selector that counts spikes: an addition each (of reals, an addition each token and feature)."""
+        tokens = tokens.flatten(0, 1)  # (T B, N, D)
+        self._tally(name, None, tokens, tokens)
+
+    def _mix(self, name, mix, q, k, v):
+        """Attention's two products, in the order in which they are computed."""
+        k = k.transpose(-2, -1)
+        if mix.scores_first(q):
+            self._product(f"{name}.first", q, k)
+            self._product(f"{name}.second", mix.scores(q, k), v)
+        else:
+            self._product(f"{name}.first", k, v)
+            self._product(f"{name}.second", q, k @ v)
+        self.last = f"{name}.second"
+
+    def _columns(self, name, sums, q, k):
+        """Linear attention's column sums, (sum of q) k: an addition each spike; a softmax needs all scores."""
+        if not sums.spiking:
+            return self._product(name, q, k.transpose(-2, -1))
+        both = torch.cat([q, k], 1)  # (T B, 2 heads, N, d)
+        self._tally(name, None, both, both)
+
+    def _product(self, name, left, right):
+        """A product of two activations (B, heads, n, m) and (B, heads, m, p).
+
+        Of whole numbers: an addition where both are not zero. Else multiply-accumulates.
+        """
+        kind = "real"
+        if _whole(left) and _whole(right):
+            kind = "sign" if (left < 0).any() or (right < 0).any() else "spikes"
+        used = [(side != 0).float() for side in (left, right)]
+        active, inputs = sum(float(side.sum()) for side in used), left[0].numel() + right[0].numel()
+        outputs, terms = left.shape[1] * left.shape[2] * right.shape[3], left[0].numel() * right.shape[3]
+        row = {"input_shape": tuple(left.shape[1:]), "output_shape": (*left.shape[1:3], right.shape[3])}
+        row |= {"outputs": outputs, "kind": "attention", "binary": False, "weights": 0, "kept": 0}
+        row |= {"macs": terms, "kept_macs": terms, "input": kind, "inputs": inputs}
+        both = float((used[0] @ used[1]).sum(dtype=torch.float64)) if kind != "real" else 0
+        self._note(name, row, [len(left), len(left) * terms, active, active if both else 0, both])
+
+    def _note(self, name, row, sums):
+        """Add sums over images to a row, made the first time: steps, synapses, active, spikes, sops."""
+        if name not in self.rows:
+            self.rows[name], self.sums[name] = row | {"pooled": 1, "neurons": 0}, np.zeros(5)
+        self.sums[name] += sums
+
     def _tally(self, name, layer, x, out):
         """Add what (T B, ...) inputs make a layer do."""
         if name not in self.rows:
-            kind = self.input if self.rows else "real"
+            kind = self._kind(x) if self.rows else "real"
             pooled = 1 if kind == "real" else self.pooled
             row, fan = _describe(layer, x, out)
             row |= {"input": kind, "pooled": pooled, "inputs": x[0].numel() * pooled, "neurons": 0}
@@ -114,7 +191,7 @@ class _Counter:
         real, synapses = row["input"] == "real", len(x) * row["pooled"] * float(fan.sum())
         # A mean of n spiking neurons is an integer over n, and that 1/n goes to the weights.
         values = (x != 0).float() if real else (x * row["pooled"]).abs()
-        if (values - values.round()).abs().max() > 1e-3:
+        if not _whole(values):
             raise ValueError(f"{name} gets inputs that are no sums of spikes or signs: no way to count them")
         values = values.round().sum(0, dtype=torch.float64)
         active = float(values.sum())
@@ -126,7 +203,7 @@ class _Counter:
         sums = np.array(list(self.sums.values())) / self.images
         table["steps"] = sums[:, 0].round().astype(int)
         table["synapses"], table["spikes"], table["sops"] = sums[:, 1], sums[:, 3], sums[:, 4]
-        table["rate"] = sums[:, 2] / (table["inputs"] * table["steps"])
+        table["rate"] = sums[:, 2] / (table["inputs"] * table["steps"]).clip(lower=1)
         table["timesteps"] = int(table["steps"].max())
         table[["macs", "kept_macs"]] = table[["macs", "kept_macs"]].mul(table["steps"], axis=0)
         for shape in ("input_shape", "output_shape"):
@@ -153,8 +230,13 @@ def count(model, batch):
     spike really runs through; 0 for real inputs. The papers' rate * macs charges the padding too.
     Integer inputs count by value: the mean over places before ResNet-19's linear layers is folded into
     their weights, so every spike under it counts, and `inputs` are those before it.
+    Attention is two rows of kind "attention", in the order in which they are computed: of spikes, an
+    addition where both operands are not zero (an integer that a spike selects is one addition); of reals,
+    multiply-accumulates. Softmax, and comparing scores to choose patches, cost nothing. What a selector
+    of patches computes has rows of its own ("selector...").
     kind "add" : a residual without a convolution adds its input's values to the currents (a relu
-    network adds every element). A shortcut's convolution adds into its block's sums: no more additions.
+    network adds every element). In a Spikformer spikes are added to spikes: nothing is computed, and
+    what gets the sum counts it by value. A shortcut's convolution adds into its block's sums: no more additions.
     neurons : two layers that feed the same neurons have them at the later one.
 
     Raises ValueError for a batch of another shape, or inputs of a spiking layer that are not integers.
@@ -181,7 +263,8 @@ def dense_ann(counts):
     """The counts of the dense relu network of the same shape, which runs once (on frames: once a frame)."""
     ann, once = counts.copy(), int(counts["steps"].iloc[0])
     linear, add = counts["kind"] == "linear", counts["kind"] == "add"
-    ann["inputs"] = counts["inputs"].where(~linear, counts["weights"] // counts["outputs"])
+    places = (counts["macs"] // (counts["steps"] * counts["weights"].clip(lower=1))).where(linear, 1)  # tokens
+    ann["inputs"] = counts["inputs"].where(~linear, places * (counts["weights"] // (counts["outputs"] // places)))
     ann["macs"] = ann["kept_macs"] = counts["macs"] // counts["steps"] * once
     ann["kept"] = counts["weights"]
     ann["sops"] = (counts["outputs"] * float(once)).where(add, 0.0)
@@ -228,7 +311,8 @@ def memory(counts):
     potential each step (and reads its current, where a layer of real inputs wrote it). Addresses: an
     addition a value walked over, or a spike's synapse; two multiply-accumulates a spike into a convolution.
     Values take 32 bits, binary weights and signs 1, a mask 1 a weight; an access moves one value
-    whatever its width. Removed weights cost nothing else: finding the kept ones is free (optimistic).
+    whatever its width. Attention's second operand is read like a weight, at the smallest price (optimistic).
+    Removed weights cost nothing else: finding the kept ones is free (optimistic).
     """
     spikes, add, conv = counts["input"] == "spikes", counts["kind"] == "add", counts["kind"] == "conv"
     real, steps = counts["input"] == "real", counts["steps"]
@@ -271,7 +355,10 @@ def energy(counts, model="arithmetic"):
 
 
 def at_rate(counts, rate):
-    """The counts of a spiking network if every input of its spiking layers fired at this rate (0 to 1)."""
+    """The counts of a spiking network if every input of its spiking layers fired at this rate (0 to 1).
+
+    Of attention's two operands one fires at the rate and the other always: an upper bound.
+    """
     spiking = counts["input"] == "spikes"
     out = counts.copy()
     out["sops"] = (rate * counts["synapses"]).where(spiking, counts["sops"])

@@ -111,7 +111,20 @@ class Learned(nn.Module):
             self.score.weight.normal_(0, features**-0.5, generator=generator)
 
     def forward(self, tokens, images):
-        return self.score(tokens).mean(0).squeeze(-1)
+        return self.score(tokens.flatten(0, 1)).squeeze(-1).unflatten(0, (len(tokens), -1)).mean(0)
+
+
+class ColumnSums(nn.Module):
+    """Queries and keys (B, heads, N, d) to the sums over queries and heads of their attention, (B, N)."""
+
+    def __init__(self, spiking):
+        super().__init__()
+        self.spiking = spiking
+
+    def forward(self, q, k):
+        if self.spiking:
+            return (q.sum(2, keepdim=True) * k).sum((1, 3))
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).sum((1, 2))
 
 
 class Columns(nn.Module):
@@ -127,16 +140,13 @@ class Columns(nn.Module):
         super().__init__()
         self.q, self.k, self.heads = q, k, experiment.heads
         self.spiking, self.timesteps = experiment.neuron in SPIKING, experiment.timesteps
+        self.sums = ColumnSums(self.spiking)
 
     def forward(self, tokens, images):
         tokens = over_time(tokens, self.timesteps, self.spiking)
         time, x = _Time(len(tokens), len(tokens), self.spiking), tokens.flatten(0, 1)
         q, k = (split_heads(part(x, time), self.heads) for part in (self.q, self.k))  # (T B, heads, N, d)
-        if self.spiking:
-            columns = (q.sum(2, keepdim=True) * k).sum((1, 3))  # (T B, N)
-        else:
-            columns = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1).sum((1, 2))
-        return columns.unflatten(0, (len(tokens), -1)).mean(0)
+        return self.sums(q, k).unflatten(0, (len(tokens), -1)).mean(0)
 
 
 def rate(experiment, features):

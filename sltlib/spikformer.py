@@ -43,11 +43,14 @@ class Mix(nn.Module):
         self.spiking = spiking
 
     def forward(self, q, k, v):
+        k = k.transpose(-2, -1)  # (B, heads, d, N)
         if not self.spiking:
-            return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        if self.scores_first(q):
-            return (q @ k.transpose(-2, -1)) @ v * SCALE
-        return q @ (k.transpose(-2, -1) @ v) * SCALE
+            return self.scores(q, k) @ v
+        return (self.scores(q, k) @ v if self.scores_first(q) else q @ (k @ v)) * SCALE
+
+    def scores(self, q, k):
+        """How much every query attends to every key, (B, heads, N, N); k is (B, heads, d, N)."""
+        return q @ k if self.spiking else (q @ k * q.shape[-1] ** -0.5).softmax(-1)
 
     def scores_first(self, q):
         """Whether q k^T, N x N, comes first, and not k^T v, d x d."""

@@ -186,11 +186,13 @@ def frozen_tokens(model, data, size):
     for start in range(0, len(images), size):
         index = torch.arange(start, start + size, device=images.device) % len(images)
         part = model.embed(batch(data, images, index)).transpose(0, 1)  # (B, T, K, D)
+        exact = torch.equal(part, part.to(torch.int8).float())
         if kept is None:
-            exact = torch.int8 if torch.equal(part, part.to(torch.int8)) else torch.float32
-            if part[0].numel() * exact.itemsize * len(images) > TOKEN_BYTES:
+            if part[0].numel() * (1 if exact else 4) * len(images) > TOKEN_BYTES:
                 return None
-            kept = torch.empty(len(images), *part.shape[1:], dtype=exact, device=part.device)
+            kept = torch.empty(len(images), *part.shape[1:], dtype=torch.int8, device=part.device)
+        if not exact:
+            kept = kept.float()
         kept[start : start + size] = part[: len(images) - start]
     return kept
 

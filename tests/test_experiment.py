@@ -9,6 +9,8 @@ import pytest
 from sltlib.experiment import NUMERICS, SEARCHES, Experiment
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
+SPIKFORMER = Experiment("fashion", model="spikformer")
+CONVPEP = SPIKFORMER.replace(model="convpep", search="edge-popup", sparsity=0.5, weights="binary")
 PINNED = {
     'Experiment("fashion")': '5be22cde6ec29766a15f',
     'Experiment("fashion", seed=1)': '8fa885aa8420906457d2',
@@ -26,6 +28,8 @@ PINNED = {
     'TICKET.replace(search="random-readout")': '3692f7835f88bfd5a598',
     'TICKET.replace(search="random-trained", neuron="relu")': '16821009fd18ccb42552',
     'TICKET.replace(search="found-mask-trained", source=TICKET, seed=3)': 'f7c14daa9200cd39694a',
+    'SPIKFORMER.replace(neuron="gelu", stem_neuron="sign")': '985b800277ef8335e570',
+    'SPIKFORMER.replace(source=CONVPEP, selector="random", patch_sparsity=0.3)': 'ce5e3c8efc6bfabb068c',
     'Experiment("fashion-dvs", neuron="relu", timesteps=6)': '0a7bbc693ebf89ca74a3',
 }
 
@@ -48,9 +52,17 @@ def test_every_field_is_in_the_key():
         surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
         momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
     )  # fmt: skip
-    assert set(other) | {"source", "ranking"} == {f.name for f in dataclasses.fields(Experiment)}
+    transformer = dict(
+        depth=2, heads=4, stem_pools=1, stem_neuron="sign", patch_sparsity=0.3, selector="rate",
+    )  # fmt: skip
+    assert set(other) | {"source", "ranking", *transformer} == {f.name for f in dataclasses.fields(Experiment)}
     keys = {base.replace(**{name: value}).key for name, value in other.items()} | {base.key}
     assert len(keys) == len(other) + 1
+    for changes in ({name: transformer[name]} for name in ("depth", "heads", "stem_pools", "stem_neuron")):
+        assert SPIKFORMER.replace(**changes).key != SPIKFORMER.key
+    kept = SPIKFORMER.replace(source=CONVPEP, selector="rate", patch_sparsity=0.3)
+    others = [dict(patch_sparsity=0.4), dict(selector="random"), dict(source=CONVPEP.replace(seed=1))]
+    assert len({kept.key, *(kept.replace(**changes).key for changes in others)}) == 4
     assert TICKET.replace(ranking="global").key != TICKET.key
     found = base.replace(search="found-mask-trained", source=TICKET)
     assert found.key != base.replace(search="found-mask-trained", source=TICKET.replace(seed=1)).key
@@ -64,6 +76,20 @@ def test_what_a_training_does_not_read_is_not_in_its_key():
     assert Experiment("fashion").replace(timesteps=8).key != Experiment("fashion").key
     linear = Experiment("fashion", model="linear")
     assert linear.replace(neuron="sign", width=0.5, momentum=0.1).key == linear.key
+
+
+def test_a_transformers_fields_are_in_no_other_key_and_same_is_what_it_means():
+    base = Experiment("fashion")
+    assert base.replace(depth=2, heads=3, stem_pools=1, stem_neuron="sign").key == base.key
+    assert SPIKFORMER.replace(stem_neuron="lif").key == SPIKFORMER.key
+    assert CONVPEP.replace(depth=1, heads=1).key == CONVPEP.key
+    assert CONVPEP.replace(stem_pools=1).key != CONVPEP.key
+    probe = CONVPEP.replace(search="none", sparsity=0.0, source=CONVPEP)
+    assert probe.key == probe.replace(weights="float").key  # nothing of its own but the head
+    twin = SPIKFORMER.replace(neuron="gelu")
+    assert twin.replace(timesteps=8, beta=0.1).key == twin.key
+    spiking_stem = twin.replace(stem_neuron="lif")
+    assert spiking_stem.replace(timesteps=8).key != spiking_stem.key
 
 
 def test_spec_round_trip():
