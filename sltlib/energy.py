@@ -76,12 +76,12 @@ class _Counter:
 
     def __init__(self, model):
         self.rows, self.fans, self.sums, self.last, self.pooled, self.images = {}, {}, {}, None, 1, 0
-        stem, spiking = getattr(model, "stem", None), getattr(model, "spiking", False)
-        spikes = spiking or (stem is not None and stem.spiking)
+        spiking, former = getattr(model, "spiking", False), isinstance(model, spikformer.Spikformer)
+        stem_spiking = model.stem.spiking if former else spiking
         signs = any(isinstance(module, Sign) for module in model.modules())
-        self.input, self.hooks = "spikes" if spikes else "sign" if signs else "real", []
+        self.input, self.hooks = "spikes" if spiking or stem_spiking else "sign" if signs else "real", []
         # a ConvPEP of one neuron under blocks of another: then the values say what a layer gets
-        self.mixed = stem is not None and len({type(neuron) for neuron in models.neurons(model).values()}) > 1
+        self.mixed = former and len({type(neuron) for neuron in models.neurons(model).values()}) > 1
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 self._hook(module, self._layer, name)
@@ -98,7 +98,7 @@ class _Counter:
                 hook = module.register_forward_hook(lambda module, args, out, name=name, how=how: how(name, module, *args))
                 self.hooks.append(hook)
         for name, neuron in models.neurons(model).items():
-            if stem.spiking if name.startswith("stem.") else spiking:
+            if stem_spiking if name.startswith("stem.") else spiking:
                 self._hook(neuron, self._neuron, name)
 
     def _hook(self, module, function, name):
@@ -111,7 +111,7 @@ class _Counter:
             return self.input
         if not _whole(x * self.pooled):
             return "real"
-        return "sign" if (x < 0).any() else "spikes"
+        return "sign" if self.input == "sign" or (x < 0).any() else "spikes"
 
     def _layer(self, name, layer, x, out):
         self._tally(name, layer, x, out)
@@ -170,8 +170,9 @@ class _Counter:
         row = {"input_shape": tuple(left.shape[1:]), "output_shape": (*left.shape[1:3], right.shape[3])}
         row |= {"outputs": outputs, "kind": "attention", "binary": False, "weights": 0, "kept": 0}
         row |= {"macs": terms, "kept_macs": terms, "input": kind, "inputs": inputs}
-        both = float((used[0] @ used[1]).sum(dtype=torch.float64)) if kind != "real" else 0
-        self._note(name, row, [len(left), len(left) * terms, active, active if both else 0, both])
+        both = float((used[0] @ used[1]).sum(dtype=torch.float64))
+        counted = [0, 0] if self.rows.get(name, row)["input"] == "real" else [active, both]
+        self._note(name, row, [len(left), len(left) * terms, active, *counted])
 
     def _note(self, name, row, sums):
         """Add sums over images to a row, made the first time: steps, synapses, active, spikes, sops."""
@@ -265,6 +266,7 @@ def dense_ann(counts):
     linear, add = counts["kind"] == "linear", counts["kind"] == "add"
     places = (counts["macs"] // (counts["steps"] * counts["weights"].clip(lower=1))).where(linear, 1)  # tokens
     ann["inputs"] = counts["inputs"].where(~linear, places * (counts["weights"] // (counts["outputs"] // places)))
+    ann["inputs"] = ann["inputs"].where(~add, counts["outputs"])
     ann["macs"] = ann["kept_macs"] = counts["macs"] // counts["steps"] * once
     ann["kept"] = counts["weights"]
     ann["sops"] = (counts["outputs"] * float(once)).where(add, 0.0)

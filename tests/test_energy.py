@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from sltlib import energy, layers, models, pruning
+from sltlib import energy, layers, models, patches, pruning, spikformer
 from sltlib.experiment import Experiment
 from sltlib.ticket import Ticket
 
@@ -378,6 +378,166 @@ def test_real_spikes_at_their_own_rate_are_the_counts():
     assert (full["sops"][spiking] == counts["synapses"][spiking]).all()
     assert (full["spikes"][spiking] >= counts["spikes"][spiking]).all()
     assert (energy.at_rate(counts, 0)["sops"] == 0).all()
+
+
+# --- spikformers: tokens, attention, sums of spikes, selectors ----------------------------------
+
+
+def former(neuron="lif", stem="same", selector="none", depth=1, **changes):
+    """A small spikformer that fires, with statistics to normalise by, and images (3, 1, 8, 8)."""
+    whole = Experiment(
+        "fashion", model="spikformer", width=1 / 48, heads=2, image_size=8, stem_pools=2, timesteps=2, threshold=0.3,
+        neuron=neuron, stem_neuron=stem, depth=depth, **changes,
+    )  # fmt: skip
+    experiment = patches.multisp(whole, 0.0, "float", 0.5, selector) if selector != "none" else whole
+    net = models.build_model(experiment)
+    batch = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        frozen, net.frozen = net.frozen, ()
+        net.train()(torch.cat([batch] * 4))
+        net.frozen = frozen
+        if selector == "attention":
+            net.selector.train()(net.stem(batch), batch)
+    return net.eval(), batch
+
+
+def seen_calls(net, batch, kinds):
+    """What every module of these kinds gets and gives, in the order of computation."""
+    seen, hooks = {}, []
+    for name, module in net.named_modules():
+        if isinstance(module, kinds):
+            see = lambda m, i, o, name=name: seen.update({name: (m, i, o)})  # noqa: E731
+            hooks.append(module.register_forward_hook(see))
+    with torch.no_grad():
+        net(batch)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+# neuron, stem, layers (by a part of their names) that get real numbers besides the first
+FORMERS = [
+    ("lif", "same", ()),
+    ("gelu", "same", ("",)),
+    ("relu", "same", ("",)),
+    ("sign", "same", ()),
+    # blocks add reals to sums of signs or spikes: only the first block's q, k and v see whole numbers
+    ("gelu", "sign", ("project", "expand", "contract", "head")),
+    ("gelu", "lif", ("project", "expand", "contract", "head")),
+    # spikes are added to reals: only what follows a neuron directly gets spikes
+    ("lif", "relu", ("stem", ".q", ".k", ".v", "expand", "head")),
+]
+
+
+@pytest.mark.parametrize(("neuron", "stem", "real_names"), FORMERS)
+def test_every_synapse_of_a_spikformer_counted_by_a_loop(neuron, stem, real_names):
+    net, batch = former(neuron, stem)
+    counts, first = energy.count(net, batch), True
+    whole = {"lif": "spikes", "sign": "sign"}.get(neuron if stem == "same" or neuron == "lif" else stem)
+    for name, (layer, (x, *_), _) in seen_calls(net, batch, nn.Conv2d | nn.Linear).items():
+        row, real = counts.loc[name], first or any(part in name for part in real_names)
+        pooled = 1 if real or name != "head" else 4  # the mean of 4 tokens, its quarter in the weights
+        synapses, additions = by_hand(layer, x.flatten(0, 1) if x.dim() == 3 else x)
+        assert row["input"] == ("real" if real else whole), name
+        assert row["synapses"] == pytest.approx(pooled * synapses / 3)
+        assert row["sops"] == pytest.approx(0 if real else pooled * additions / 3)
+        tokens = 4 if x.dim() == 3 else 1
+        assert row["steps"] == len(x) / 3 and row["inputs"] == x[0].numel() * pooled
+        if layer.weight.dim() == 2:
+            assert row["macs"] == row["steps"] * tokens * layer.weight.numel()
+        first = False
+    assert counts["rate"].between(0, 3).all()
+
+
+@pytest.mark.parametrize("size", [8, 16])  # 4 tokens: scores first; 16 tokens of 4 features: k v first
+def test_attention_of_spikes_is_counted_where_both_operands_fire(size):
+    net, _ = former()
+    batch = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    counts = energy.count(net, batch)
+    (mix, (q, k, v), _), = seen_calls(net, batch, spikformer.Mix).values()
+    steps, heads, places, width = q.shape
+    scores, coincide, selected = np.zeros((steps, heads, places, places)), 0, 0
+    q, k, v = (part.numpy() for part in (q, k, v))
+    for b, h, n, m in np.ndindex(scores.shape):
+        scores[b, h, n, m] = sum(q[b, h, n, d] * k[b, h, m, d] for d in range(width))
+    first, second = (counts.loc[f"blocks.0.attention.mix.{part}"] for part in ("first", "second"))
+    if mix.scores_first(torch.from_numpy(q)):
+        coincide = scores.sum()
+        selected = sum((scores[b, h, n, m] > 0) * v[b, h, m].sum() for b, h, n, m in np.ndindex(scores.shape))
+        macs = 2 * heads * places**2 * width
+    else:
+        kv = np.einsum("bhnd,bhne->bhde", k, v)
+        coincide = kv.sum()
+        selected = sum(q[i, h, :, d].sum() * (kv[i, h, d, e] > 0) for i, h, d, e in np.ndindex(kv.shape))
+        macs = 2 * heads * places * width**2
+    assert mix.scores_first(torch.from_numpy(q)) == (size == 8)
+    assert coincide > 0 and first["sops"] == pytest.approx(coincide / 2)
+    assert selected > 0 and second["sops"] == pytest.approx(selected / 2)
+    assert first["macs"] == second["macs"] == macs and (first["kind"], first["input"]) == ("attention", "spikes")
+    assert first["sops"] < first["macs"]
+    assert second["neurons"] == counts.loc["blocks.0.attention.v.layer", "neurons"] == heads * places * width
+
+
+def test_attention_of_the_twin_is_multiply_accumulates_and_its_residuals_are_additions():
+    net, batch = former("gelu", depth=2)
+    counts = energy.count(net, batch)
+    rows = counts[counts["kind"] == "attention"]
+    assert list(rows["macs"]) == [2 * 4**2 * 4] * 4 and (rows["sops"] == 0).all() and (rows["input"] == "real").all()
+    adds = counts[counts["kind"] == "add"]
+    assert list(adds.index) == ["stem.add", *(f"blocks.{i}.{a}" for i in (0, 1) for a in ("add", "add_mlp"))]
+    assert (adds["sops"] == 4 * 8).all() and len(net.blocks) == 2
+    spiking = energy.count(*former(depth=2))
+    assert list(spiking.index) == list(counts.index)
+    assert (spiking.loc[adds.index, ["sops", "spikes", "synapses"]] == 0).all(axis=None)
+    priced = energy.energy(counts)["operations_pj"]
+    assert priced["blocks.0.attention.mix.first"] == pytest.approx(4.6 * 2 * 4**2 * 4)
+
+
+@pytest.mark.parametrize("neuron", ["lif", "gelu"])
+def test_a_selectors_pass_is_counted(neuron):
+    for selector, expected in {
+        "random": [],
+        "rate": ["selector"],
+        "learned": ["selector.score"],
+        "attention": ["selector.q.layer", "selector.k.layer", "selector.sums"],
+    }.items():
+        net, batch = former(neuron, selector=selector)
+        counts = energy.count(net, batch)
+        assert [name for name in counts.index if name.startswith("selector")] == expected
+        with torch.no_grad():
+            tokens = net.stem(batch)  # (T, B, N, D): whole numbers of spikes
+        spikes = float(tokens.abs().sum()) / 3
+        real = tokens[:, 0].numel()
+        if selector == "rate":
+            assert counts.loc["selector", "sops"] == pytest.approx(spikes if neuron == "lif" else real)
+        if selector == "learned" and neuron == "lif":
+            assert counts.loc["selector.score", "sops"] == pytest.approx(spikes)
+        if selector == "attention":
+            (_, (q, k), _), = seen_calls(net, batch, patches.ColumnSums).values()
+            fired, row = float((q + k).sum()) / 3, counts.loc["selector.sums"]
+            assert row["sops"] == pytest.approx(fired if neuron == "lif" else 0)
+            assert row["kept_macs"] == (0 if neuron == "lif" else 2 * 4**2 * 4)
+            assert counts.loc["selector.q.layer", "outputs"] == 4 * 8  # all patches; two of them go on
+            assert counts.loc["blocks.0.attention.q.layer", "outputs"] == 2 * 8
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "integer", "memory"])
+def test_a_spikformer_breaks_even_against_the_dense_network_of_its_shape(name):
+    (spiking, batch), (relu, _) = former(), former("relu")
+    counts, ann = energy.count(spiking, batch), energy.count(relu, batch)
+    rate = energy.break_even_rate(counts, name)
+    pd.testing.assert_series_equal(rate, energy.break_even_rate(counts, name, ann))
+    goal, there = (energy.energy(c, name)["pj"] for c in (ann, energy.at_rate(counts, rate["total"])))
+    if 0 < rate["total"]:
+        assert there["total"] == pytest.approx(goal["total"])
+
+
+def test_a_spikformers_counts_are_means_over_images_whatever_the_chunk_and_materialized(monkeypatch):
+    net, batch = former(depth=2)
+    whole = energy.count(net, batch)
+    pd.testing.assert_frame_equal(energy.count(layers.materialize(net), batch), whole)
+    monkeypatch.setattr(energy, "CHUNK", 2)
+    pd.testing.assert_frame_equal(energy.count(net, batch), whole)
 
 
 def test_ratios():
