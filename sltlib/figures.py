@@ -229,13 +229,16 @@ def curves(table, x: str, y: str, hue: str | None = "neuron", xlabel=None, ylabe
 
 
 def images(pictures, titles=None, columns: int = 10, width: float = PAGE, colours: str = "gray"):
-    """A grid of small pictures, (N, H, W) or (N, 3, H, W); grey ones share one scale.
+    """A grid of small pictures, (N, H, W), (N, 1, H, W) or (N, 3, H, W); grey ones share one scale.
 
+    Recordings (N, T, 2, H, W) are drawn as the sum of their frames, ON and OFF in colour.
     titles : N strings; colours : a matplotlib colour map for those of one channel.
     """
     pictures = np.asarray(pictures)
+    if pictures.ndim == 5 and pictures.shape[2] == 2:
+        pictures = frame_pictures(pictures.sum(1, dtype=np.int64))
     if pictures.ndim not in (3, 4):
-        raise ValueError(f"pictures has the shape {pictures.shape}: give (N, H, W) or (N, 3, H, W)")
+        raise ValueError(f"pictures has the shape {pictures.shape}: give (N, H, W), (N, 3, H, W) or (N, T, 2, H, W)")
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles has {len(titles)} strings for {len(pictures)} pictures")
     if pictures.ndim == 4:

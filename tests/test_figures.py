@@ -285,3 +285,12 @@ def test_a_recording_is_drawn_with_y_upwards_and_thinned():
     on, off = fig.axes[0].collections
     assert 900 < len(on._offsets3d[0]) + len(off._offsets3d[0]) <= 1000
     assert set(on._offsets3d[2]) == {33}  # the upper row, y = 0, is on top
+
+
+def test_recordings_are_shown_as_the_sum_of_their_frames():
+    frames = np.zeros((2, 3, 2, 4, 4), np.uint8)
+    frames[0, :, 1, 0, 0] = 250  # three frames of 250 ON events: more than a byte holds
+    fig = figures.images(frames, columns=2)
+    drawn = [ax.images[0].get_array() for ax in fig.axes]
+    assert (drawn[1] == 1).all() and drawn[0].shape == (4, 4, 3)
+    assert drawn[0][0, 0].tolist() == pytest.approx([int(figures.ON[i : i + 2], 16) / 255 for i in (1, 3, 5)])
