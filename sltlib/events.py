@@ -7,7 +7,6 @@ on every machine. N-MNIST and DVS128 Gesture are read by the few lines below, CI
 
 import functools
 import hashlib
-import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -164,7 +163,8 @@ def read_npy(path: Path, sensor: tuple[int, int]) -> np.ndarray:
     try:
         # A memory map admits no pickle, and no header that promises more than the file holds.
         raw = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(raw, np.ndarray) or raw.ndim != 2 or raw.shape[1] != 4 or raw.dtype.kind not in "biuf":
+        numbers = isinstance(raw, np.ndarray) and raw.dtype.kind in "biuf"
+        if not numbers or raw.ndim != 2 or raw.shape[1] != 4:
             raise ValueError("want one array of numbers (n, 4): x, y, p, t")
         with np.errstate(invalid="ignore"):  # NaN is caught by the comparison
             rows = raw.astype(np.int64)
@@ -189,23 +189,16 @@ def read_aedat4(path: Path, sensor: tuple[int, int]) -> np.ndarray:
     return _checked(path, t.astype(np.int64), x, y, p, sensor)
 
 
-def missing_extra() -> str | None:
-    """Why CIFAR10-DVS cannot be read here and what to do, or None; imports nothing."""
-    absent = [name for name in ("tonic", "aedat") if importlib.util.find_spec(name) is None]
-    if not absent:
-        return None
-    return (
-        f"CIFAR10-DVS is read by tonic and aedat, and {' and '.join(absent)} cannot be imported:"
-        " pip install -c constraints.txt -e '.[events]'"
-    )
-
-
 def _tonic():
-    """tonic's function that reads one file; its data sets are left alone: they download and overwrite."""
-    if why := missing_extra():
-        raise ValueError(why)
-    from tonic.io import read_aedat4
-
+    """tonic's function that reads one file. Its data sets are left alone: they download and overwrite."""
+    try:
+        import aedat  # noqa: F401 (tonic asks for it only when it reads)
+        from tonic.io import read_aedat4
+    except ImportError as error:
+        raise ValueError(
+            f"CIFAR10-DVS is read by tonic and aedat, and {error.name} cannot be imported:"
+            " pip install -c constraints.txt -e '.[events]'"
+        ) from error
     return read_aedat4
 
 
@@ -219,7 +212,10 @@ def _outside(x, y, p, sensor):
 
 
 def _checked(path, t, x, y, p, sensor, tick=1):
-    """An EVENT array in the order of time, t int64 in ticks of so many microseconds; ValueError names the file."""
+    """An EVENT array in the order of time; ValueError names the file and what is wrong with it.
+
+    t : int64, in ticks of so many microseconds.
+    """
     if len(t) == 0:
         raise ValueError(f"{path} holds no events")
     if (why := _outside(x, y, p, sensor)) is not None:
@@ -231,8 +227,8 @@ def _checked(path, t, x, y, p, sensor, tick=1):
     late = np.maximum.accumulate(t) - t  # (n,): how long after a later event each one comes
     if late.max() > DISORDER:
         raise ValueError(
-            f"{path} is damaged (event {late.argmax():,} comes {late.max():,} us after a later one, want at most"
-            f" {DISORDER:,})"
+            f"{path} is damaged (event {late.argmax():,} comes {late.max():,} us after a later one, want"
+            f" at most {DISORDER:,})"
         )
     if late.any():
         events = events[np.argsort(t, kind="stable")]
@@ -249,12 +245,10 @@ def read_nmnist(info, folder: Path) -> dict[str, Recordings]:
 
     The validation recordings are held out of the training ones.
     """
-    digits = [str(digit) for digit in range(len(info.classes))]
-    train, test = (
-        _listed(info, folder, part, ".bin", digits, lambda group, name: group, want)
-        for part, want in (("Train", info.counts["train"] + info.counts["val"]), ("Test", info.counts["test"]))
-    )
-    return _hold_out(info, read_bin, train, test)
+    return _in_two(info, Path(folder), ("Train", "Test"), ".bin", read_bin, by_group=True)
+
+
+read_nmnist_small = read_nmnist  # SLAYER's sample has the same layout
 
 
 def read_gesture(info, folder: Path) -> dict[str, Recordings]:
@@ -263,15 +257,8 @@ def read_gesture(info, folder: Path) -> dict[str, Recordings]:
     1,077 and 264 recordings (other cuts have 1,176 and 288). Users 1 to 23 train, 24 to 29 test; the
     validation recordings are of the training users, which makes them easier than the test.
     """
-    gestures = [str(gesture) for gesture in range(len(info.classes))]
-    train, test = (
-        _listed(info, folder, part, ".npy", gestures, lambda group, name: name.removesuffix(".npy"), want)
-        for part, want in (
-            ("ibmGestureTrain", info.counts["train"] + info.counts["val"]),
-            ("ibmGestureTest", info.counts["test"]),
-        )
-    )
-    return _hold_out(info, read_npy, train, test)
+    parts = ("ibmGestureTrain", "ibmGestureTest")
+    return _in_two(info, Path(folder), parts, ".npy", read_npy, by_group=False)
 
 
 def read_cifar10_dvs(info, folder: Path) -> dict[str, Recordings]:
@@ -280,7 +267,7 @@ def read_cifar10_dvs(info, folder: Path) -> dict[str, Recordings]:
     It has no official split. Ours is drawn by `data.balanced`: as many of each class in every split.
     (Many papers test on the first hundred of each class, which is easier.)
     """
-    files = _listed(info, folder, "", ".aedat4", info.classes, lambda group, name: group, sum(info.counts.values()))
+    files = _listed(info, Path(folder), ".aedat4", info.classes, True, sum(info.counts.values()))
     each = np.bincount([label for _, label, _ in files])
     if each.min() != each.max():
         raise ValueError(
@@ -291,13 +278,24 @@ def read_cifar10_dvs(info, folder: Path) -> dict[str, Recordings]:
     return _hold_out(info, read_aedat4, files[:cut], files[cut:])
 
 
-def _listed(info, folder, part, suffix, names, label, want):
-    """[(path, label, size and time of change)] of folder/part/<group>/<file>, sorted by relative path.
+def _in_two(info, folder, parts, suffix, parse, by_group):
+    """The splits of a data set whose classes are numbers and whose training and test files lie apart."""
+    wanted = (info.counts["train"] + info.counts["val"], info.counts["test"])
+    names = [str(number) for number in range(len(info.classes))]
+    train, test = (
+        _listed(info, folder / part, suffix, names, by_group, want)
+        for part, want in zip(parts, wanted, strict=True)
+    )
+    return _hold_out(info, parse, train, test)
 
-    label : (group, file name) -> one of `names`. Refused before anything is read: another number of
-    files than `want`, unknown labels, missing classes, files that are empty.
+
+def _listed(info, root, suffix, names, by_group, want):
+    """[(path, label, size and time of change)] of root/<group>/<file>, sorted by relative path.
+
+    names : of the labels; a file's group is its name if by_group, else the file name without suffix.
+    Refused before anything is read: another number of files than `want`, unknown labels, missing
+    classes, empty files.
     """
-    root = Path(folder) / part
     if not root.is_dir():
         raise ValueError(f"{info.title}: {root} is missing: {info.how}")
     files, labels = [], {name: i for i, name in enumerate(names)}
@@ -305,16 +303,18 @@ def _listed(info, folder, part, suffix, names, label, want):
         # Hidden files are what some systems leave beside the ones they copy.
         entries = (e for e in os.scandir(root / group) if e.name.endswith(suffix) and e.name[0] != ".")
         for entry in sorted(entries, key=lambda e: e.name):
-            found = label(group, entry.name)
-            if found not in labels:
+            name = group if by_group else entry.name.removesuffix(suffix)
+            if name not in labels:
                 raise ValueError(
-                    f"{entry.path} has the label {found!r}, want {names[0]} to {names[-1]}: {info.how}"
+                    f"{entry.path} has the label {name!r}, want {names[0]} to {names[-1]}: {info.how}"
                 )
             stat = entry.stat()
             if stat.st_size == 0:
                 raise ValueError(f"{entry.path} is empty: {info.how}")
-            files.append((entry.path, labels[found], f"{group}/{entry.name} {stat.st_size} {stat.st_mtime_ns}"))
-    missing = sorted(set(names) - {names[label] for _, label, _ in files}, key=names.index)
+            fact = f"{group}/{entry.name} {stat.st_size} {stat.st_mtime_ns}"
+            files.append((entry.path, labels[name], fact))
+    found = {label for _, label, _ in files}
+    missing = [name for i, name in enumerate(names) if i not in found]
     if len(files) != want or missing:
         lacks = f", none of class {', '.join(missing)}" if files and missing else ""
         raise ValueError(
@@ -341,6 +341,8 @@ def _of_files(info, parse, files):
     sensor = (info.size, info.size)
 
     def read(indices):
+        if parse is read_aedat4:
+            _tonic()  # that it is missing is no damage to a file
         for i in indices:
             try:
                 yield parse(files[i][0], sensor)
@@ -398,7 +400,7 @@ def _of_images(images, labels, numbers):
             yield from simulate(images[part], numbers[part])
 
     model = (CONTRAST, DARK, MISMATCH, STEPS, SEED, GRID, UNIT)
-    source = _hash(f"simulated 1 {model} {numbers[:1]} {images.shape}", np.ascontiguousarray(images).tobytes())
+    source = _hash("simulated", 1, model, numbers[:1], images.shape, np.ascontiguousarray(images).tobytes())
     return Recordings(labels, (side, side), source, read)
 
 
@@ -418,15 +420,14 @@ def simulate(images: np.ndarray, numbers: np.ndarray | None = None, seed: int = 
     fires once a millisecond at most and catches up in the next. There is no noise: an image of one grey
     that fills nothing makes no events.
     """
-    images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != images.shape[-2]:
         raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 (N, H, H) or (N, C, H, H)")
     if images.ndim == 4:
         images = (images.sum(1, dtype=np.int64) // images.shape[1]).astype(np.uint8)
-    numbers = np.arange(len(images)) if numbers is None else numbers
-    if len(images) == 0:
+    n, side = len(images), _side(images.shape[-1])
+    numbers = range(n) if numbers is None else numbers
+    if n == 0:
         return []
-    (n, size), side = images.shape[:2], _side(images.shape[-1])
     level, intensity, thresholds = _tables()
     draws = [np.random.RandomState([seed, number]).bytes(2 * side**2) for number in numbers]
     draws = np.frombuffer(b"".join(draws), np.uint8).reshape(n, 2, -1)
