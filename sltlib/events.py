@@ -391,12 +391,9 @@ def simulated(info, folder: Path, images: str = "fashion") -> dict[str, Recordin
 
 def _of_images(images, labels, numbers):
     side = _side(images.shape[-1])
-    chunk = max(1, CHUNK // side**2)
 
     def read(indices):
-        indices = np.asarray(indices, np.int64)
-        for start in range(0, len(indices), chunk):
-            part = indices[start : start + chunk]
+        for part in _chunks(np.asarray(indices, np.int64), side):
             yield from simulate(images[part], numbers[part])
 
     model = (CONTRAST, DARK, MISMATCH, STEPS, SEED, GRID, UNIT)
@@ -424,10 +421,20 @@ def simulate(images: np.ndarray, numbers: np.ndarray | None = None, seed: int = 
         raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 (N, H, H) or (N, C, H, H)")
     if images.ndim == 4:
         images = (images.sum(1, dtype=np.int64) // images.shape[1]).astype(np.uint8)
+    numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    parts = _chunks(np.arange(len(images)), _side(images.shape[-1]))
+    return [events for part in parts for events in _expose(images[part], numbers[part], seed)]
+
+
+def _chunks(indices, side):
+    """The indices in parts of as many images as are fast together."""
+    count = max(1, CHUNK // side**2)
+    return (indices[start : start + count] for start in range(0, len(indices), count))
+
+
+def _expose(images, numbers, seed):
+    """`simulate` of a few grey images (N, H, H)."""
     n, side = len(images), _side(images.shape[-1])
-    numbers = range(n) if numbers is None else numbers
-    if n == 0:
-        return []
     level, intensity, thresholds = _tables()
     draws = [np.random.RandomState([seed, number]).bytes(2 * side**2) for number in numbers]
     draws = np.frombuffer(b"".join(draws), np.uint8).reshape(n, 2, -1)
