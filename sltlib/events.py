@@ -514,7 +514,8 @@ def _moments(images):
         now, before = before, now
         if (column, row, dx, dy) == last:
             np.add(before, change, out=now)
-            change += twice
+            if dx and dy:  # else it stays as it is
+                change += twice
         else:
             last = (column, row, dx, dy)
             top, left = edge - row, edge - column
