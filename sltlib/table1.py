@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sltlib import stats
 from sltlib.experiment import CONTROLS, EVENTS, ROWS, TICKETS, row
@@ -67,64 +67,34 @@ def accuracies(table):
     return {name: dict(zip(part.seed, part.test_accuracy, strict=True)) for name, part in table.groupby("row", sort=False)}
 
 
-@dataclass(frozen=True)
-class Family:
-    """Comparisons that are judged together: paired differences, p-values after Holm, verdicts; all by name."""
-
-    differences: dict
-    adjusted: dict
-    claims: dict
-    paper: dict
-
-
-def _sides(accuracy, rows):
-    """The two sides of a comparison by seed; a difference of differences where there are four rows."""
-    if len(rows) == 2:
-        return accuracy[rows[0]], accuracy[rows[1]]
-    a, b, c, d = (accuracy[name] for name in rows)
-    return {seed: a[seed] - b[seed] for seed in a}, {seed: c[seed] - d[seed] for seed in c}
-
-
 def compare(accuracy, dataset, margin=1.0):
-    """What the paper reads from its table, tested: (those "above", those "no worse"), two Families.
+    """What the paper reads from its table, tested: two `stats.Family`, those "above" and those "no worse".
 
-    accuracy : from `accuracies`. margin : points that "no worse" may lose.
+    accuracy : from `accuracies`. margin : points that "no worse" may lose. Verdicts tell the paper's difference.
     """
-    reference, title = paper(dataset), column(dataset).replace("CIFAR10", "CIFAR-10")
+    above, within = stats.family(accuracy, ABOVE), stats.family(accuracy, WITHIN, margin)
+    title, theirs = column(dataset).replace("CIFAR10", "CIFAR-10"), differences(dataset)
+    return tuple(
+        replace(f, claims={c: replace(v, detail=f"{v.detail} Paper, {title}: {theirs[c]:+.2f}.") for c, v in f.claims.items()})
+        for f in (above, within)
+    )
 
-    def theirs(rows):
-        values = [reference[name] for name in rows]
-        return values[0] - values[1] - (values[2] - values[3] if len(rows) == 4 else 0)
 
-    def beside(verdict, rows):
-        return replace(verdict, detail=f"{verdict.detail} Paper, {title}: {theirs(rows):+.2f}.")
-
-    families = []
-    for names in (ABOVE, WITHIN):
-        sides = {claim: _sides(accuracy, rows) for claim, rows in names.items()}
-        found = {claim: stats.paired(*both) for claim, both in sides.items()}
-        if names is ABOVE:
-            adjusted = dict(zip(found, stats.holm([difference.p for difference in found.values()]), strict=True))
-            claims = {claim: stats.superior(*both, claim, adjusted[claim]) for claim, both in sides.items()}
-        else:
-            adjusted = {}
-            claims = {claim: stats.noninferior(*both, claim, margin) for claim, both in sides.items()}
-        claims = {claim: beside(verdict, names[claim]) for claim, verdict in claims.items()}
-        families.append(Family(found, adjusted, claims, {claim: theirs(rows) for claim, rows in names.items()}))
-    return tuple(families)
+def differences(dataset):
+    """{claim: the paper's difference} of all comparisons, in the column of a data set."""
+    values, out = paper(dataset), {}
+    for claim, rows in (ABOVE | WITHIN).items():
+        a, b, c, d = [values[name] for name in rows] + [0] * (4 - len(rows))
+        out[claim] = a - b - (c - d)
+    return out
 
 
 def against_controls(accuracy):
-    """Every ticket against linear, random-readout and random-trained, and MPSLT against found-mask-trained."""
+    """A `stats.Family`: every ticket above linear, random-readout and random-trained, MPSLT above found-mask-trained."""
     pairs = {}
     for name in TICKETS:
         for control in ("linear", f"{name} random-readout", f"{name} random-trained"):
             pairs[f"{name} − {control.removeprefix(name + ' ')}"] = (name, control)
     pairs[f"{MPSLT} − found-mask-trained"] = (MPSLT, f"{MPSLT} found-mask-trained")
-    found = {label: stats.paired(accuracy[a], accuracy[b]) for label, (a, b) in pairs.items()}
-    adjusted = dict(zip(found, stats.holm([difference.p for difference in found.values()]), strict=True))
-    claims = {
-        label: stats.superior(accuracy[a], accuracy[b], label.replace("−", "beats"), adjusted[label])
-        for label, (a, b) in pairs.items()
-    }
-    return Family(found, adjusted, claims, {})
+    found = stats.family(accuracy, pairs)
+    return replace(found, claims={k: replace(v, claim=v.claim.replace("−", "beats")) for k, v in found.claims.items()})
