@@ -149,7 +149,7 @@ def test_make_test_installs_the_extras_and_make_repro_does_not():
     extras = ",".join(sorted(EXTRAS, key=lambda extra: (extra != "test", extra)))
     for target in ("repro", "test-fast"):
         assert "'.[test]'" in commands(target) and extras not in commands(target)
-    assert f"'.[{extras}]'" in commands("test")
+    assert f"'.[{extras}]'" in commands("test"), f"the Makefile's target `extras` installs '.[{extras}]'"
 
 
 def test_make_installs_again_when_a_pin_changes(tmp_path):
