@@ -5,11 +5,14 @@ PYTHON   ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
 BIN      := $(CURDIR)/.venv/bin
-STAMP     = .venv/installed-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
+SUM       = $(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
+STAMP     = .venv/installed-$(SUM)
+EXTRAS    = .venv/extras-$(SUM)
+INSTALL   = .venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup repro smoke paper test test-fast lint lab tune bench doctor clean
+.PHONY: help setup extras repro smoke paper test test-fast lint lab tune bench doctor clean
 
 help:
 	@echo "make repro      everything: set up, then every figure and table of profile mini (results/mini)"
@@ -19,6 +22,7 @@ help:
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
 	@echo "make bench      speed of a training step"
+	@echo "make extras     the optional packages, which make test installs by itself (pip extra: events)"
 	@echo "make test-fast  the tests of a minute"
 	@echo "make doctor     explain and repair a damaged store or pipeline"
 	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
@@ -32,9 +36,16 @@ $(STAMP):
 	  echo "Python >= 3.11 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say make PYTHON=python3.11"; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv || { \
 	  rm -rf .venv; echo "$(PYTHON) cannot make environments; on Debian: apt install python3-venv"; exit 1; }
-	.venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[test]'
+	$(INSTALL) -e '.[test]'
 	.venv/bin/python -m sltlib kernel
 	@rm -f .venv/installed-* && touch $(STAMP)
+
+# Optional packages: `make test` tests with them, nothing else needs them.
+extras: $(EXTRAS)
+
+$(EXTRAS): $(STAMP)
+	$(INSTALL) -e '.[test,events]'
+	@rm -f .venv/extras-* && touch $(EXTRAS)
 
 repro: setup
 	dvc repro
@@ -46,7 +57,7 @@ smoke: setup
 paper: setup
 	dvc repro paper/dvc.yaml
 
-test: setup lint
+test: extras lint
 	pytest -q -m "slow or not slow"
 
 test-fast: setup

@@ -1,4 +1,4 @@
-"""Data sets as tensors: uint8 images and labels, split by a fixed seed, normalised a batch at a time.
+"""Data sets as tensors: uint8 images or event frames and labels, split by a fixed seed, normalised by the batch.
 
 Everything up to `load_data` runs without torch. To add a data set, write a reader and add one
 entry to `DATASETS`.
@@ -11,6 +11,7 @@ import difflib
 import functools
 import gzip
 import hashlib
+import importlib.util
 import json
 import lzma
 import os
@@ -22,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib import paths
-from sltlib.experiment import CHOICES, RANGES
+from sltlib import arrays, paths
+from sltlib.experiment import CHOICES, NUMERICS, RANGES
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # of every split; part of what the numbers depend on
@@ -33,15 +34,18 @@ SPLIT_SEED = 0  # of every split; part of what the numbers depend on
 class Info:
     """What a data set is, where it is looked for and how it is read; needs no torch.
 
-    channels, size : of a native image, (channels, size, size).
+    channels, size : of a native image, (channels, size, size); of an event set 2 and the sensor's side.
     classes : the names, in the labels' order.
     counts : images in the train, val and test split.
     places : folders tried in this order, absolute or below `paths.data()`.
     files : {name: bytes}; of a .gz file the bytes after unpacking.
-    reader : (info, folder) -> {split: (images uint8 (N, C, H, W), labels int64 (N,))}.
+    reader : (info, folder) -> {split: (images uint8 (N, C, H, W), labels int64 (N,))}, or for an event set
+        {split: events.Recordings}.
     needs, how : one sentence each: what must be there, and what to do when it is not.
     sha256 : {name: hash} of the files that are pinned, of a .gz file after unpacking.
-    event : whether it holds recordings, (N, T, 2, H, W), instead of images.
+    event : whether it holds recordings, binned into frames (N, T, 2, H, W), instead of images.
+    folders : names of folders that must be there beside the files.
+    packages : what must be installed to read the recordings, of the extra `events`.
     """
 
     title: str
@@ -56,13 +60,16 @@ class Info:
     how: str
     sha256: dict[str, str] = field(default_factory=dict)
     event: bool = False
+    folders: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def find(self) -> Path | None:
-        """The first of the places that holds all files, else the first that holds any, or None."""
+        """The first of the places that holds all files and folders, else the first that holds any, or None."""
         folders = [paths.data() / place for place in self.places]  # an absolute place stays itself
         for enough in (all, any):
             for folder in folders:
-                if enough((folder / name).is_file() for name in self.files):
+                there = [(folder / name).is_file() for name in self.files]
+                if enough(there + [(folder / name).is_dir() for name in self.folders]):
                     return folder
         return None
 
@@ -72,7 +79,8 @@ class Info:
         if folder is None:
             looked = dict.fromkeys(str(paths.data() / place) for place in self.places)
             return [f"not found in {' or '.join(looked)}: {self.how}"]
-        problems = []
+        missing = [folder / name for name in self.folders if not (folder / name).is_dir()]
+        problems = [f"{path} is missing: {self.how}" for path in missing]
         for name, size in self.files.items():
             path = folder / name
             if not path.is_file():
@@ -82,14 +90,15 @@ class Info:
                 problems.append(f"{path} is damaged ({found:,} bytes{unpacked}, want {size:,}): {self.how}")
         return problems
 
-    def read(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Every split as (images uint8 (N, C, H, W), labels int64 (N,)); ValueError names what is wrong."""
+    def read(self) -> dict:
+        """What the reader gives, of every split, with its counts checked; ValueError names what is wrong."""
         if problems := self.problems():
             raise ValueError("\n".join([f"{self.title} cannot be read:", *problems]))
         splits = self.reader(self, self.find())
-        counts = {split: len(labels) for split, (_, labels) in splits.items()}
+        counts = {split: len(part.labels if self.event else part[1]) for split, part in splits.items()}
         if counts != self.counts:
-            raise ValueError(f"{self.title} has {counts} images, want {self.counts}: {self.how}")
+            what = "recordings" if self.event else "images"
+            raise ValueError(f"{self.title} has {counts} {what}, want {self.counts}: {self.how}")
         return splits
 
 
@@ -194,7 +203,22 @@ def _read_cifar(info, folder):
     return _hold_out(info, *halves)
 
 
+def _recordings(function):
+    """The reader of that name in sltlib.events, which is imported when it is asked for."""
+
+    def read(info, folder):
+        from sltlib import events
+
+        return getattr(events, function)(info, folder)
+
+    return read
+
+
 _CLOTHES = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
+_GESTURES = tuple(
+    "hand clapping,right hand wave,left hand wave,right arm clockwise,right arm counter-clockwise,"
+    "left arm clockwise,left arm counter-clockwise,arm roll,air drums,air guitar,other gestures".split(",")
+)
 _CIFAR10 = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 _CIFAR100 = tuple(
     """
@@ -271,6 +295,76 @@ DATASETS = {
         needs="train.bin and test.bin of CIFAR-100's binary version (184 MB)",
         how="unpack cifar-100-binary.tar.gz of www.cs.toronto.edu/~kriz/cifar.html into data/cifar100/",
     ),
+    "fashion-dvs": Info(
+        title="Fashion-MNIST sample, simulated events",
+        channels=2,
+        size=34,
+        classes=_CLOTHES,
+        counts={"train": 8000, "val": 1000, "test": 2000},
+        places=("fashion", str(paths.ROOT / "data" / "fashion")),
+        files={"fashion-sample.xz": 4164620},
+        reader=_recordings("simulated"),
+        needs="nothing: the events are simulated from the sample in this repository",
+        how="restore the sample with `git checkout data/fashion`",
+        event=True,
+    ),
+    "n-mnist": Info(
+        title="N-MNIST",
+        channels=2,
+        size=34,
+        classes=tuple("0123456789"),
+        counts={"train": 55000, "val": 5000, "test": 10000},
+        places=("n-mnist", "NMNIST"),
+        files={},
+        folders=("Train", "Test"),
+        reader=_recordings("read_nmnist"),
+        needs="the folders Train and Test of N-MNIST, 70,000 .bin files",
+        how="unpack train.zip and test.zip of www.garrickorchard.com/datasets/n-mnist into data/n-mnist/",
+        event=True,
+    ),
+    "n-mnist-small": Info(
+        title="N-MNIST, SLAYER's sample",
+        channels=2,
+        size=34,
+        classes=tuple("0123456789"),
+        counts={"train": 900, "val": 100, "test": 100},
+        places=("n-mnist-small", "nmnist1100"),
+        files={},
+        folders=("Train", "Test"),
+        reader=_recordings("read_nmnist_small"),
+        needs="1,000 training and 100 test recordings of N-MNIST, the sample that comes with SLAYER",
+        how="put its recordings into data/n-mnist-small/ as Train/<digit>/*.bin and Test/<digit>/*.bin",
+        event=True,
+    ),
+    "dvs128-gesture": Info(
+        title="DVS128 Gesture",
+        channels=2,
+        size=128,
+        classes=_GESTURES,
+        counts={"train": 970, "val": 107, "test": 264},
+        places=("dvs128-gesture", "DVSGesture"),
+        files={},
+        folders=("ibmGestureTrain", "ibmGestureTest"),
+        reader=_recordings("read_gesture"),
+        needs="tonic's cut of the recordings into 1,077 + 264 gestures (ibmGestureTrain, ibmGestureTest)",
+        how="unpack ibmGestureTrain.tar.gz and ibmGestureTest.tar.gz into data/dvs128-gesture/",
+        event=True,
+    ),
+    "cifar10-dvs": Info(
+        title="CIFAR10-DVS",
+        channels=2,
+        size=128,
+        classes=_CIFAR10,
+        counts={"train": 8000, "val": 1000, "test": 1000},
+        places=("cifar10-dvs", "CIFAR10DVS"),
+        files={},
+        folders=_CIFAR10,
+        reader=_recordings("read_cifar10_dvs"),
+        needs="a folder of 1,000 .aedat4 files for each of the ten classes",
+        how="unpack CIFAR10DVS.zip and the ten .zip files in it into data/cifar10-dvs/",
+        event=True,
+        packages=("tonic", "aedat"),
+    ),
 }
 
 
@@ -296,15 +390,31 @@ def check(names: Iterable[str] | dict[str, int]) -> None:
         except ValueError as error:
             problems.append(str(error))
             continue
-        problems += [f"{name}: {problem}" for problem in found.problems()]
+        problems += [f"{name}: {problem}" for problem in _problems(name)]
         if images > found.counts["train"]:
             problems.append(_too_many(name, images))
     if problems:
         raise ValueError("\n".join(["The data are not ready:", *problems]))
 
 
+def _problems(name):
+    """Why a data set cannot be loaded, by a quick look."""
+    found = DATASETS[name]
+    missing = [package for package in found.packages if importlib.util.find_spec(package) is None]
+    if missing and not _whole(paths.data() / "frames" / name):
+        needs = f"reading its recordings needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[events]'"
+        return [*found.problems(), needs]
+    return found.problems()
+
+
+def _whole(folder):
+    """Whether a cache of this data set looks as if it held arrays."""
+    return any(folder.glob(f"[!.]*/{arrays.MANIFEST}"))
+
+
 def _too_many(name, images):
-    return f"train_images={images}: {name} has {DATASETS[name].counts['train']} training images"
+    what = "recordings" if DATASETS[name].event else "images"
+    return f"train_images={images}: {name} has {DATASETS[name].counts['train']} training {what}"
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -346,7 +456,9 @@ class Split:
 class Data:
     """A data set in memory: `train`, `val`, `test`, and the training split's `mean` and `std`.
 
-    mean, std : a float for each channel, of pixels in 0..1. Shared between callers: change nothing in place.
+    mean, std : a float for each channel, of pixels in 0..1; of frames 0 and the root mean square, so that
+        a cell without events stays 0. Shared between callers: change nothing in place.
+    fingerprint : 16 hex digits of the three splits' values before resizing and any `train_images`.
     """
 
     info: Info
@@ -355,65 +467,148 @@ class Data:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fingerprint: str
 
     def batch(self, x, index, kind: str = "none", generator=None):
-        """x[index], augmented and normalised: float32 (B, C, H, W) of uint8 x (N, C, H, W), index (B,)."""
+        """x[index], augmented and normalised: float32 (B, ...) of uint8 x (N, ...) of a split, index (B,)."""
         return normalise(augment(x.index_select(0, index), kind, generator), self.mean, self.std)
 
 
-def load_data(name: str, image_size: int = 0, train_images: int = 0, device="cpu") -> Data:
+def load_data(
+    name: str, image_size: int = 0, train_images: int = 0, device="cpu", timesteps: int = 4, binning: str = "count"
+) -> Data:
     """A data set as tensors on `device`; the last few are kept in memory.
 
-    image_size : pixels a side after area averaging; 0 keeps the native size.
-    train_images : only the first so many training images; 0 means all. Any multiple of the number
-        of classes is class-balanced.
+    image_size : pixels a side after area averaging (of events: cells a side); 0 keeps the native size.
+    train_images : only the first so many training images or recordings; 0 means all. Any multiple of
+        the number of classes is class-balanced.
+    timesteps, binning : of event data: frames of a recording, by equal counts or times ("count", "time").
+        They are binned once, into data/frames. Of images they are ignored.
 
     Raises ValueError naming all wrong arguments, or what is missing or damaged and its repair.
     """
     problems = []
     try:
-        info(name)
+        event = info(name).event
     except ValueError as error:
+        event = False
         problems.append(str(error))
-    for argument, value in (("image_size", image_size), ("train_images", train_images)):
+    numbers = {"image_size": image_size, "train_images": train_images}
+    numbers |= {"timesteps": timesteps} if event else {}
+    for argument, value in numbers.items():
         good, right = RANGES[argument]
         if type(value) is not int or not good(value):
             problems.append(f"{argument}={value!r}: give {right}")
+    if event and binning not in CHOICES["binning"]:
+        problems.append(f"binning={binning!r}: choose from {', '.join(CHOICES['binning'])}")
     if not problems and train_images > DATASETS[name].counts["train"]:
         problems.append(_too_many(name, train_images))
+    if not problems and event and image_size > DATASETS[name].size:
+        problems.append(f"image_size={image_size}: the sensor of {name} has {DATASETS[name].size} pixels a side")
     if problems:
         raise ValueError("load_data: " + "; ".join(problems))
     found = DATASETS[name]
-    return _load(name, image_size, train_images, str(device), str(found.find()), found.reader)
+    frames = (timesteps, image_size or found.size, binning) if event else ()
+    return _load(name, image_size, train_images, str(device), frames, str(found.find()), found.reader)
 
 
 @functools.lru_cache(maxsize=4)
-def _load(name, image_size, train_images, device, folder, reader):  # the last two: so that others are read anew
+def _load(name, image_size, train_images, device, frames, folder, reader):  # the last two: so that others are read anew
     import torch
 
     found, loaded = DATASETS[name], {}
-    for split, (x, y) in found.read().items():
+    splits, fingerprint = _splits(name, *frames)
+    for split, (x, y) in splits.items():
         if split == "train" and train_images:
             x, y = x[:train_images], y[:train_images]
-        x = np.ascontiguousarray(resize(x, image_size) if image_size else x)
-        # a copy where it is a read-only view of the file's bytes
-        loaded[split] = (torch.tensor(x), torch.tensor(y))
-    mean, std = _moments(loaded["train"][0])
+        x = np.ascontiguousarray(resize(x, image_size) if image_size and not frames else x)
+        # A map stays one, shared by the processes that read it; a view of a file's bytes must be copied.
+        tensor = torch.from_numpy if x.flags.writeable else torch.tensor
+        loaded[split] = (tensor(x), torch.tensor(y))
+    mean, std = _scale(loaded["train"][0]) if frames else _moments(loaded["train"][0])
     splits = {split: Split(x.to(device), y.to(device)) for split, (x, y) in loaded.items()}
-    return Data(info=found, mean=mean, std=std, **splits)
+    return Data(info=found, mean=mean, std=std, fingerprint=fingerprint, **splits)
+
+
+def _splits(name, *frames):
+    """{split: (x, y)} as arrays of native size, or as frames (timesteps, size, binning), and the fingerprint."""
+    if frames:
+        return _frames(name, *frames)
+    splits = info(name).read()
+    return splits, _fingerprint(arrays.sha256(part) for split in SPLITS for part in splits[split])
+
+
+def _frames(name, timesteps, size, binning):
+    """The frames of an event data set, binned once: data/frames/<name>/<hash of the recordings and settings>."""
+    from sltlib import events
+
+    recordings = info(name).read()
+    about = {"dataset": name, "timesteps": timesteps, "size": size, "binning": binning, "numerics": NUMERICS}
+    about["source"] = {split: recordings[split].source for split in SPLITS}
+    shapes = {}
+    for split in SPLITS:
+        n = len(recordings[split].labels)
+        shapes |= {f"{split}_x": ((n, timesteps, 2, size, size), "|u1"), f"{split}_y": ((n,), "<i8")}
+
+    def fill(maps):
+        with _bar(f"{name}: binning", sum(info(name).counts.values())) as bar:
+            for split in SPLITS:
+                x = maps[f"{split}_x"]
+                events.fill_frames(recordings[split], x, timesteps, size, binning, progress=bar.update)
+                maps[f"{split}_y"][:] = recordings[split].labels
+
+    return _cached(paths.data() / "frames" / name, about, shapes, fill)
+
+
+def _cached(parent, about, shapes, fill):
+    """The splits of a data set's cache, made on first use, and their fingerprint."""
+    folder = parent / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    maps = arrays.made(folder, about, shapes, fill)
+    values = arrays.hashes(folder)
+    parts = {split: (maps[f"{split}_x"], maps[f"{split}_y"]) for split in SPLITS}
+    return parts, _fingerprint(values[f"{split}_{part}"] for split in SPLITS for part in "xy")
+
+
+def _fingerprint(values):
+    return hashlib.sha256("".join(values).encode()).hexdigest()[:16]
+
+
+def _bar(words, total):
+    """A progress bar in a terminal or a notebook; nothing under CI or `$SLT_QUIET`."""
+    from tqdm import tqdm
+
+    quiet = os.environ.get("CI") or os.environ.get("SLT_QUIET") or os.environ.get("SLT_STATUS")
+    shown = not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    return tqdm(total=total, desc=words, disable=not shown, leave=False)
 
 
 def _moments(x):
     """Mean and standard deviation of each channel in 0..1, from whole-number counts: exact anywhere."""
     mean, std = [], []
-    for channel in range(x.shape[-3]):
-        counts = x.select(-3, channel).reshape(-1).bincount(minlength=256).tolist()
-        n = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
+    for n, first, second in _sums(x):
         mean.append(first / (255 * n))
         std.append((n * second - first**2) ** 0.5 / (255 * n) or 1.0)  # a blank channel is left as it is
     return tuple(mean), tuple(std)
+
+
+def _scale(x):
+    """Of frames: 0 for each channel, and the root mean square in 0..1."""
+    scale = tuple((second / n) ** 0.5 / 255 or 1.0 for n, _, second in _sums(x))
+    return (0.0,) * len(scale), scale
+
+
+def _sums(x):
+    """For each channel how many values there are, their sum and the sum of their squares; whole numbers."""
+    for channel in range(x.shape[-3]):
+        counts = 0
+        for part in x.select(-3, channel).split(1000):  # a part at a time: what is not contiguous is copied
+            counts = counts + part.reshape(-1).bincount(minlength=256)
+        counts = counts.tolist()
+        yield (
+            sum(counts),
+            sum(value * count for value, count in enumerate(counts)),
+            sum(value * value * count for value, count in enumerate(counts)),
+        )
 
 
 def normalise(x, mean, std):
@@ -472,9 +667,9 @@ def table() -> str:
     """Every data set with what it holds, where it was found, and what to do when it was not."""
     lines = []
     for name, found in DATASETS.items():
-        problems = found.problems()
+        problems = _problems(name)
         counts = " + ".join(f"{found.counts[split]:,} {split}" for split in SPLITS)
-        shape = f"{found.channels}x{found.size}x{found.size}"
+        shape = f"{found.channels}x{found.size}x{found.size}{' events' if found.event else ''}"
         lines += [
             f"{name:14} {found.title}: {counts}, {shape}, {len(found.classes)} classes",
             f"{'':14} needs {found.needs}",
@@ -483,11 +678,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def manifest(name: str) -> dict:
-    """Shapes, images a class and sha256 of each split: the same wherever the data set was found."""
+def manifest(name: str, *frames) -> dict:
+    """Shapes, images a class and sha256 of each split: the same wherever the data set was found.
+
+    frames : timesteps, cells a side and binning of an event data set.
+    """
     out = {}
-    for split, (x, y) in info(name).read().items():
-        digest = hashlib.sha256(np.ascontiguousarray(x).tobytes())
+    for split, (x, y) in _splits(name, *frames)[0].items():
+        digest = hashlib.sha256(np.ascontiguousarray(x))
         digest.update(y.astype("<i8").tobytes())
         per_class = np.bincount(y, minlength=len(info(name).classes)).tolist()
         out[split] = {"shape": list(x.shape), "images_per_class": per_class, "sha256": digest.hexdigest()}
@@ -497,19 +695,18 @@ def manifest(name: str) -> dict:
 def prepare(profile: str, folder: Path | None = None) -> Path:
     """Check and describe every data set of a profile in <folder>/manifest.json, DVC's data stage.
 
-    folder : data/prepared/<profile> at the repository's root by default.
+    The frames that its notebooks train on are made too. folder : data/prepared/<profile> at the
+    repository's root by default.
     """
-    import yaml
-
-    blocks = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8")) or {}
-    if profile not in blocks:
-        raise ValueError(f"profile={profile!r}: params.yaml has {', '.join(blocks)}")
-    names = []
-    for block in (blocks[profile] or {}).values():
-        named = (block or {}).get("dataset", [])
-        names += [named] if isinstance(named, str) else named
-    check(names)
-    text = json.dumps({name: manifest(name) for name in sorted(set(names))}, indent=1, sort_keys=True) + "\n"
+    wanted = _wanted(profile)
+    check(list(wanted))
+    described = {}
+    for name in sorted(wanted):
+        if info(name).event:
+            described[name] = {f"T={t} {s}x{s} {b}": manifest(name, t, s, b) for t, s, b in sorted(wanted[name])}
+        else:
+            described[name] = manifest(name)
+    text = json.dumps(described, indent=1, sort_keys=True) + "\n"
     folder = Path(folder or paths.ROOT / "data" / "prepared" / profile)
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / f".manifest.{os.getpid()}"
@@ -519,6 +716,26 @@ def prepare(profile: str, folder: Path | None = None) -> Path:
     finally:
         scratch.unlink(missing_ok=True)
     return folder / "manifest.json"
+
+
+def _wanted(profile):
+    """{data set: {(timesteps, size, binning), ...}} of a profile's notebooks; the sets of images have none."""
+    from sltlib import params
+
+    blocks = params.profiles()
+    if profile not in blocks:
+        raise ValueError(f"profile={profile!r}: params.yaml has {', '.join(blocks)}")
+    wanted, known = {}, params.names()
+    for notebook, block in blocks[profile].items():
+        values = (params.declared(notebook) if notebook in known else {}) | block
+        named = values.get("dataset", [])
+        for name in ([named] if isinstance(named, str) else named) + values.get("datasets", []):
+            settings = wanted.setdefault(name, set())
+            if name in DATASETS and DATASETS[name].event:
+                size, binning = values.get("image_size", 0), values.get("binning", "count")
+                times = {*values.get("times", []), values.get("timesteps")} - {None}
+                settings |= {(t, size or DATASETS[name].size, binning) for t in times or {4}}
+    return wanted
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,6 +32,8 @@ NEURONS = {
     "gelu": "sltlib.neurons:gelu",
 }
 SPIKING = {"lif"}  # the neurons that map (T, B, ...) currents to (T, B, ...) spikes
+# The data sets of recordings: there `timesteps` is the number of frames, which every neuron reads.
+EVENTS = {"fashion-dvs", "n-mnist", "n-mnist-small", "dvs128-gesture", "cifar10-dvs"}
 MODELS = {
     "conv2": "sltlib.models:vgg",
     "conv4": "sltlib.models:vgg",
@@ -64,7 +66,11 @@ CHOICES = {
     "optimizer": ("adam", "sgd"),
     "schedule": ("cosine", "constant"),
     "augment": ("none", "crop", "crop-flip", "crop-flip-cutout"),
+<<<<<<< HEAD
     "stem_neuron": ("same", "lif", "relu", "sign", "gelu"),
+=======
+    "binning": ("count", "time"),
+>>>>>>> main
 }
 # field: (is right, what is right)
 RANGES = {
@@ -101,6 +107,7 @@ class Experiment:
     image_size : images are area-averaged to this many pixels a side; 0 keeps their size.
     train_images : use only the first so many training images; 0 means all.
     timesteps : steps of the LIF neuron for an image; frames of an event recording.
+    binning : a recording's frames hold equal numbers of events ("count") or equal spans ("time").
     beta, threshold, reset, surrogate : of the LIF neuron; other neurons ignore them.
     affine : batch normalisation with learned scale and shift (dense rows only).
     epochs, batch_size, optimizer, lr, momentum, weight_decay, schedule, augment, loss : the recipe;
@@ -140,6 +147,7 @@ class Experiment:
     weight_decay: float = 0.0
     schedule: str = "cosine"
     augment: str = "none"
+    binning: str = "count"
     seed: int = 0
     source: Experiment | None = None
     depth: int = 4
@@ -270,6 +278,11 @@ class Experiment:
         stem = self.model == "spikformer" and self.stem_activation in SPIKING
         return stem or (self.neuron in SPIKING and self.model != "linear")
 
+    @property
+    def event(self) -> bool:
+        """Whether the data are recordings, seen as `timesteps` frames."""
+        return self.dataset in EVENTS
+
     def replace(self, **changes) -> Experiment:
         """A copy with some fields changed; unknown names are refused."""
         unknown = set(changes) - {f.name for f in dataclasses.fields(self)}
@@ -288,8 +301,10 @@ class Experiment:
         unread = set()
         if not self.spiking:
             unread |= {"beta", "threshold", "reset", "surrogate"}
-            if not self.dataset.endswith(EVENT_SUFFIXES):
+            if not self.event:
                 unread |= {"timesteps", "loss"}
+        if not self.event:
+            unread.add("binning")
         if self.model == "linear":
             unread |= {"neuron", "width"}
         if self.optimizer != "sgd":
@@ -400,7 +415,3 @@ def _source_hash(field, name):
             if own and used.__qualname__ not in texts:
                 todo.append(used)
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-# Event data sets by name: there `timesteps` is the number of frames, which every neuron reads.
-EVENT_SUFFIXES = ("-dvs", "-gesture", "n-mnist")

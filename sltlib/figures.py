@@ -24,6 +24,7 @@ COLUMN, PAGE = 3.4, 7.0  # widths in inches of a paper's column and page
 # neurons', the others are for everything else.
 PALETTE = ("#000000", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 GREY = "#666666"
+ON, OFF = "#E69F00", "#56B4E9"  # events of an event camera: brighter, darker
 COLOURS = {"relu": "#0072B2", "lif": "#D55E00", "sign": "#009E73", "linear": GREY}
 # So that a print in grey can be read as well.
 MARKERS = {"relu": "o", "lif": "^", "sign": "s", "linear": "P"}
@@ -228,13 +229,16 @@ def curves(table, x: str, y: str, hue: str | None = "neuron", xlabel=None, ylabe
 
 
 def images(pictures, titles=None, columns: int = 10, width: float = PAGE, colours: str = "gray"):
-    """A grid of small pictures, (N, H, W) or (N, 3, H, W); grey ones share one scale.
+    """A grid of small pictures, (N, H, W), (N, 1, H, W) or (N, 3, H, W); grey ones share one scale.
 
+    Recordings (N, T, 2, H, W) are drawn as the sum of their frames, ON and OFF in colour.
     titles : N strings; colours : a matplotlib colour map for those of one channel.
     """
     pictures = np.asarray(pictures)
+    if pictures.ndim == 5 and pictures.shape[2] == 2:
+        pictures = frame_pictures(pictures.sum(1, dtype=np.int64))
     if pictures.ndim not in (3, 4):
-        raise ValueError(f"pictures has the shape {pictures.shape}: give (N, H, W) or (N, 3, H, W)")
+        raise ValueError(f"pictures has the shape {pictures.shape}: give (N, H, W), (N, 3, H, W) or (N, T, 2, H, W)")
     if titles is not None and len(titles) != len(pictures):
         raise ValueError(f"titles has {len(titles)} strings for {len(pictures)} pictures")
     if pictures.ndim == 4:
@@ -253,6 +257,56 @@ def images(pictures, titles=None, columns: int = 10, width: float = PAGE, colour
             if titles is not None:
                 ax.set_title(titles[i], fontsize=6, pad=2)
     return fig
+
+
+def recording(found, sensor, most: int = 6000, ax=None):
+    """The events of a recording in space and time, ON and OFF, as points in three dimensions.
+
+    found : structured array with t (microseconds), x, y and p, as from `sltlib.events`. sensor : its
+    (height, width) in pixels. most : of longer recordings every n-th event is drawn.
+    """
+    if ax is None:
+        fig, ax = new(COLUMN, 2.6, subplot_kw={"projection": "3d"})
+    fig = ax.figure
+    shown = found[:: -(-len(found) // most) or 1]
+    for colour, polarity, label in ((ON, 1, "ON"), (OFF, 0, "OFF")):
+        part = shown[shown["p"] == polarity]
+        ax.scatter(part["t"] / 1000, part["x"], sensor[0] - 1 - part["y"].astype(int), s=1, color=colour,
+                   linewidths=0, alpha=0.6, label=label, rasterized=True)  # fmt: skip
+    ax.set(xlabel="time (ms)", ylabel="x (pixels)", zlabel="y (pixels)", ylim=(0, sensor[1]), zlim=(0, sensor[0]))
+    ax.set_box_aspect((2, 1, 1), zoom=0.85)
+    ax.view_init(elev=18, azim=-62)
+    ax.tick_params(labelsize=5, pad=-2)
+    return fig
+
+
+def frame_pictures(frames, full=None):
+    """Frames of event counts (..., 2, H, W) as colours (..., 3, H, W) in 0..1 for `images`: white is none.
+
+    full : the count that has its full colour, by default the 99th percentile of those above 0.
+    """
+    frames = np.asarray(frames, np.float64)
+    if full is None:
+        full = np.percentile(frames[frames > 0], 99) if (frames > 0).any() else 1.0
+    strength = np.clip(frames / full, 0, 1)[..., None, :, :]  # (..., 2, 1, H, W)
+    ink = 1 - np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in (OFF, ON)])  # (2, 3)
+    return np.clip(1 - (strength * ink[:, :, None, None]).sum(-4), 0, 1)
+
+
+def faded(pictures, index, side: int):
+    """Images (N, C, H, W) or recordings (N, T, 2, H, W), uint8, in colours (N, 3, H, W): removed patches are faded.
+
+    index : (N, K), the patches that stay, numbered row by row. side : patches along a side.
+    """
+    pictures = np.asarray(pictures)
+    colours = frame_pictures(pictures.sum(1, dtype=np.int64)) if pictures.ndim == 5 else pictures / 255
+    colours = np.broadcast_to(colours, (len(colours), 3, *colours.shape[2:]))
+    kept = np.zeros((len(colours), side * side), bool)
+    kept[np.arange(len(colours))[:, None], index] = True
+    height, width = colours.shape[2:]
+    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
+    kept = kept.reshape(-1, side, side)[:, rows[:, None], columns]  # (N, H, W)
+    return np.where(kept[:, None], colours, 0.25 * colours + 0.55)
 
 
 # --- what a notebook leaves

@@ -160,8 +160,8 @@ def output_folder(profile: str, notebook: str) -> Path:
 def recipes(profile):
     """{arm: {"optimizer": ..., "lr": ...}} as tuned and committed for a profile.
 
-    An arm is a row, "linear", or a ticket row and a control; `found-mask-trained` has the recipe of
-    `random-trained`. Raises ValueError where nothing was tuned.
+    An arm is a row, "linear", or a ticket row and a control (`found-mask-trained` has the recipe of
+    `random-trained`); of transformers it is a step (`table2.arm`). Raises ValueError where nothing was tuned.
     """
     path = tuning_folder(profile) / "choices.json"
     if not path.is_file():
@@ -170,7 +170,8 @@ def recipes(profile):
                          f"run `python -m sltlib tune --profile {profile}`")  # fmt: skip
     chosen = json.loads(path.read_text())["choices"]
     out = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in chosen.items()}
-    return out | {f"{name} found-mask-trained": out[f"{name} random-trained"] for name in TICKETS}
+    same = {f"{name} found-mask-trained": f"{name} random-trained" for name in TICKETS}
+    return out | {arm: out[other] for arm, other in same.items() if other in out}
 
 
 def tuned_for(profile):
@@ -344,6 +345,9 @@ def _together(values):
     fields = {name: value for name, value in values.items() if name in _FIELDS}
     if "dataset" not in fields:
         return []
+    if "heads" in fields:  # a spikformer; its ConvPEP's search is another experiment
+        fields = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
+        fields |= {"model": "spikformer"}
     if "sparsity" in fields:
         fields |= {"search": "edge-popup", "affine": False}
     try:

@@ -181,10 +181,10 @@ def multisp(network, sparsity=0.5, weights="binary", patch_sparsity=0.3, selecto
 
     `run([multisp(...)])` trains the steps that the store lacks; those that two chains share only once.
     """
-    bare = dict(model="convpep", neuron=network.stem_activation, stem_neuron="same", affine=False)
+    bare = dict(model="convpep", neuron=network.stem_activation, stem_neuron="same")
     # 1. Search the ConvPEP's scores under a temporary linear head.
-    how = dict(search="edge-popup" if sparsity else "none", sparsity=sparsity, weights=weights)
-    stem = network.replace(**bare | how | (search or {}))
+    how = dict(search="edge-popup", affine=False) if sparsity else {}  # a search trains nothing but scores
+    stem = network.replace(**bare | how | dict(sparsity=sparsity, weights=weights) | (search or {}))
     # 2. Freeze what was found and drop the head: what a source does.
     if not patch_sparsity:
         return network.replace(source=stem)

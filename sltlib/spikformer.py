@@ -215,14 +215,14 @@ def convpep(experiment, channels, size, classes):
 
 def adopt(model, ticket):
     """Put the frozen parts of a model as the ticket of its experiment's source has them; returns the model."""
-    taken = {f"{part}.": f"{part}." for part in model.frozen}
-    for own, theirs in getattr(model.selector, "taken", {}).items() if "selector" in model.frozen else ():
-        taken[f"selector.{own}"] = theirs
+    taken = {"stem.": "stem."}
+    if "selector" in model.frozen:
+        taken |= {f"selector.{own}": theirs for own, theirs in getattr(model.selector, "taken", {}).items()}
     with torch.no_grad():
         for own, theirs in taken.items():
             for name, layer in layers.prunable(model).items():
-                found = ticket.layers.get(theirs + name.removeprefix(own))
-                if name.startswith(own) and found:
+                if name.startswith(own):
+                    found = ticket.layers[theirs + name.removeprefix(own)]
                     layer.fix(found.weight(), found.gain)
             state = model.state_dict(keep_vars=True)
             for name, value in ticket.rest.items():

@@ -224,6 +224,37 @@ def interior_optimum(values_by_x: Mapping, claim: str) -> Verdict:
     return Verdict(claim, verdict, detail, n)
 
 
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are judged together, by name: paired differences, p-values after `holm`, verdicts."""
+
+    differences: dict[str, Interval]
+    adjusted: dict[str, float]
+    claims: dict[str, Verdict]
+
+
+def family(values: Mapping, comparisons: Mapping, margin: float | None = None) -> Family:
+    """Named comparisons of rows: each superiority, Holm-corrected together, or with a margin non-inferiority.
+
+    values : {row: {seed: value}}. comparisons : {claim: rows}, where (a, b) is a - b, and (a, b, c, d) is
+    the difference of differences (a - b) - (c - d).
+    """
+    sides = {claim: _sides(values, rows) for claim, rows in comparisons.items()}
+    found = {claim: paired(*both) for claim, both in sides.items()}
+    if margin is not None:
+        return Family(found, {}, {claim: noninferior(*both, claim, margin) for claim, both in sides.items()})
+    adjusted = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
+    return Family(found, adjusted, {claim: superior(*both, claim, adjusted[claim]) for claim, both in sides.items()})
+
+
+def _sides(values, rows):
+    """Both sides of a comparison by seed."""
+    if len(rows) == 2:
+        return values[rows[0]], values[rows[1]]
+    a, b, c, d = (values[name] for name in rows)
+    return {seed: a[seed] - b[seed] for seed in a}, {seed: c[seed] - d[seed] for seed in c}
+
+
 def summary(table, by, value: str, level: float = LEVEL):
     """DataFrame with one row for each group, in order of appearance: by, mean, low, high, n.
 

@@ -52,7 +52,7 @@ def train(experiment, store=None, report=None):
 
 def _train(experiment, store, report, source):
     begin, where = time.perf_counter(), device()
-    data = load_data(experiment.dataset, experiment.image_size, experiment.train_images, where)
+    data = data_of(experiment, where)
     model = models.build_model(experiment)
     model = pruning.prepare(model, experiment, data, source and source.masks())
     if getattr(model, "frozen", ()):
@@ -63,10 +63,17 @@ def _train(experiment, store, report, source):
     ticket = Ticket.from_model(model, experiment)
     metrics |= {"parameters": models.count_parameters(model), "kept": ticket.kept, "density": ticket.kept / ticket.size}
     metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
-    about = provenance() | {"seconds": round(time.perf_counter() - begin, 2), "resumed": resumed}
+    about = provenance() | {"data": data.fingerprint, "seconds": round(time.perf_counter() - begin, 2), "resumed": resumed}
     result = store.publish(experiment, metrics, history, about, ticket.save)
     store.drop_checkpoint(experiment.key)
     return result
+
+
+def data_of(experiment, where="cpu"):
+    """The data that an Experiment trains on, as tensors on a device."""
+    fields = ("dataset", "image_size", "train_images", "timesteps", "binning")
+    name, image_size, train_images, timesteps, binning = (getattr(experiment, field) for field in fields)
+    return load_data(name, image_size, train_images, where, timesteps=timesteps, binning=binning)
 
 
 class _Checkpoints:

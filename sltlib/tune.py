@@ -1,9 +1,10 @@
 """Recipes searched in the open: the same grid and budget for every row, judged on the validation split.
 
-`python -m sltlib tune` trains the grid of a profile's 02_table1_cnn settings and writes, under
-results/tuning/<profile>/: grid.csv (every candidate and its validation accuracy), choices.json (the
-best of each arm, which the notebooks read) and sizes.csv (image size, width and passes). Nothing here
-looks at the test split, and the tuning seeds are not those of the reported runs.
+`python -m sltlib tune` trains the grid of a profile's settings of a notebook (02_table1_cnn; for event
+data 06_event_data) and writes, under results/tuning/<name>/: grid.csv (every candidate and its
+validation accuracy), choices.json (the best of each arm, which the notebooks read) and sizes.csv (image
+size, width and passes). <name> is the profile, and for 06 the profile and "-06". Nothing here looks at
+the test split, and the tuning seeds are not those of the reported runs.
 """
 
 import argparse
@@ -15,40 +16,54 @@ import pandas
 from . import figures, params
 from .experiment import ROWS, TICKETS, row
 
-NOTEBOOK = "02_table1_cnn"
+IMAGES, EVENT = "02_table1_cnn", "06_event_data"  # the notebooks whose rows are tuned
 SEEDS = (1000, 1001)
 GRID = [("adam", lr) for lr in (0.0006, 0.002, 0.006, 0.02, 0.06, 0.2)] + [("sgd", lr) for lr in (0.1, 1.0)]
 ARMS = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in ("random-readout", "random-trained")))
 DENSE = tuple(name for name in ROWS if name not in TICKETS)  # the rows that may have affine norms
 # What the sizes are chosen among; each with the linear classifier, the dense SNN and its binary ticket.
-SIZES = [
-    dict(zip(("model", "width", "image_size", "epochs", "batch_size"), values, strict=True))
-    for values in (
-        ("conv2", 0.25, 14, 4, 50),
-        ("conv2", 0.5, 14, 2, 50),
-        ("conv2", 0.5, 14, 2, 100),
-        ("conv2", 0.5, 14, 3, 50),  # chosen
-        ("conv2", 1.0, 14, 1, 50),
-        ("conv2", 0.25, 28, 1, 50),
-        ("conv4", 0.5, 14, 2, 50),
-    )
-]
+_SIZE = ("model", "width", "image_size", "epochs", "batch_size", "train_images")
+SIZES = {
+    IMAGES: [
+        dict(zip(_SIZE, values, strict=True))
+        for values in (
+            ("conv2", 0.25, 14, 4, 50, 0),
+            ("conv2", 0.5, 14, 2, 50, 0),
+            ("conv2", 0.5, 14, 2, 100, 0),
+            ("conv2", 0.5, 14, 3, 50, 0),  # chosen
+            ("conv2", 1.0, 14, 1, 50, 0),
+            ("conv2", 0.25, 28, 1, 50, 0),
+            ("conv4", 0.5, 14, 2, 50, 0),
+        )
+    ],
+}
 SIZE_ARMS = {"linear": (0.006, 0.02), "SNN": (0.006, 0.02), "BinWSNN-ConnS": (0.02, 0.06)}
 SETTINGS = (
     *("dataset", "model", "width", "image_size", "train_images", "epochs", "batch_size"),
-    *("timesteps", "beta", "augment", "affine"),
+    *("timesteps", "beta", "augment", "affine", "binning"),
 )
 
 
-def settings(profile):
-    """The fields of 02_table1_cnn in a profile that a recipe is tuned for, and its sparsity."""
-    values = {**params.declared(NOTEBOOK), **params.block(profile, NOTEBOOK)}
-    return {name: values[name] for name in SETTINGS}, values["sparsity"]
+def name_of(profile, notebook=IMAGES):
+    """The name of a tuning: the profile's, and the notebook's number where it is not 02."""
+    return profile if notebook == IMAGES else f"{profile}-{notebook[:2]}"
 
 
-def candidates(profile):
+def subject(name):
+    """(profile, notebook) of a tuning's name."""
+    profile, _, number = name.partition("-")
+    return profile, next((n for n in (IMAGES, EVENT) if n[:2] == number), IMAGES)
+
+
+def settings(profile, notebook=IMAGES):
+    """The fields of a notebook in a profile that a recipe is tuned for, and its sparsity."""
+    values = {**params.declared(notebook), **params.block(profile, notebook)}
+    return {name: values[name] for name in SETTINGS if name in values}, values["sparsity"]
+
+
+def candidates(profile, notebook=IMAGES):
     """(arm, Experiment) of the whole grid: as many for one arm as for another."""
-    fixed, sparsity = settings(profile)
+    fixed, sparsity = settings(profile, notebook)
     affine = fixed.pop("affine")
     return [
         (arm, row(arm, sparsity, optimizer=optimizer, lr=lr, seed=seed, affine=affine and arm in DENSE, **fixed))
@@ -75,6 +90,8 @@ def trained(pairs, columns):
     except RuntimeError as error:  # a rate too high for its row must not end the search: it has no score
         print(error, file=sys.stderr)
         store, rows = Store(), []
+        if not any(store.get(experiment) for _, experiment in pairs):
+            raise  # nothing trains: no table of holes over an older one
         for _, experiment in pairs:
             found = store.get(experiment)
             score = found.metrics["val_accuracy"] if found else float("nan")
@@ -84,28 +101,33 @@ def trained(pairs, columns):
     return table[["arm", *columns, "seed", "val_accuracy", "key"]]
 
 
+def sizes(profile, notebook=IMAGES):
+    """(arm, Experiment) of the sizes that a notebook's was chosen among."""
+    fixed = {name: value for name, value in settings(profile, notebook)[0].items() if name in ("dataset", "timesteps", "binning")}
+    return [
+        (arm, row(arm, 0.5, lr=lr, seed=SEEDS[0], **fixed, **size))
+        for size in SIZES[notebook]
+        for arm, rates in SIZE_ARMS.items()
+        for lr in rates
+    ]
+
+
 def main(argv=None):
-    """`python -m sltlib tune [--profile mini] [--sizes]`."""
+    """`python -m sltlib tune [--profile mini] [--notebook 06_event_data] [--sizes]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
+    parser.add_argument("--notebook", default=IMAGES, choices=(IMAGES, EVENT), help=f"whose rows (default: {IMAGES})")
     parser.add_argument("--sizes", action="store_true", help="compare image sizes, widths and passes instead")
     chosen = parser.parse_args(argv)
-    place = params.tuning_folder(chosen.profile)
+    place = params.tuning_folder(name_of(chosen.profile, chosen.notebook))
     if chosen.sizes:
-        dataset = settings(chosen.profile)[0]["dataset"]
-        pairs = [
-            (arm, row(arm, 0.5, dataset=dataset, lr=lr, seed=SEEDS[0], **size))
-            for size in SIZES
-            for arm, rates in SIZE_ARMS.items()
-            for lr in rates
-        ]
-        table = trained(pairs, [*SIZES[0], "lr"])
+        table = trained(sizes(chosen.profile, chosen.notebook), [*_SIZE, "lr"])
         figures.write_text(table.to_csv(index=False, lineterminator="\n"), place / "sizes.csv")
-        shown = table.groupby([*SIZES[0], "arm"], sort=False)["val_accuracy"].max().unstack("arm", sort=False)
+        shown = table.groupby([*_SIZE, "arm"], sort=False)["val_accuracy"].max().unstack("arm", sort=False)
         print(shown.to_string())
         return
-    fixed, sparsity = settings(chosen.profile)
-    table = trained(candidates(chosen.profile), ["optimizer", "lr"])
+    fixed, sparsity = settings(chosen.profile, chosen.notebook)
+    table = trained(candidates(chosen.profile, chosen.notebook), ["optimizer", "lr"])
     choices = best(table)
     about = {
         "settings": fixed | {"sparsity": sparsity},

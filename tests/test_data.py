@@ -13,10 +13,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import write_notebook
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sltlib import data, paths
+from sltlib import arrays, data, events, paths
+from sltlib.experiment import EVENTS
 
 FASHION_MNIST = data.DATASETS["fashion-mnist"]
 needs_fashion_mnist = pytest.mark.skipif(
@@ -237,7 +239,7 @@ def test_cifar_files_in_the_binary_layout(folder, monkeypatch, name):
 
 def test_class_names_are_as_many_as_classes():
     counts = {name: len(set(found.classes)) for name, found in data.DATASETS.items()}
-    assert counts == {"fashion": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
+    assert counts == dict.fromkeys(data.DATASETS, 10) | {"cifar100": 100, "dvs128-gesture": 11}
     assert data.DATASETS["cifar100"].classes == tuple(sorted(data.DATASETS["cifar100"].classes))
 
 
@@ -325,6 +327,155 @@ def test_wrong_arguments_are_named_at_once(folder, arguments, words):
     with pytest.raises(ValueError) as error:
         data.load_data(**arguments)
     assert all(word in str(error.value) for word in words)
+
+
+# --- event data
+
+
+def register_events(monkeypatch, labels=(30, 10, 10), sensor=10, **changes):
+    """An event data set "tiny" whose recordings i of a split hold i + 1 ON events of pixel (i % sensor, 2)."""
+    read_from = []
+
+    def reader(info, folder):
+        def recordings(n, source):
+            def read(indices):
+                read_from.append(source)
+                for i in indices:
+                    made = np.zeros(i + 1, events.EVENT)
+                    made["t"], made["x"], made["y"], made["p"] = np.arange(i + 1), i % sensor, 2, 1
+                    yield made
+
+            return events.Recordings(np.arange(n) % 10, (sensor, sensor), changes.get("source", source), read)
+
+        return {s: recordings(n, s) for s, n in zip(data.SPLITS, labels, strict=True)}
+
+    tiny = data.Info(
+        title="Tiny recordings",
+        channels=2,
+        size=sensor,
+        classes=tuple("0123456789"),
+        counts={"train": 30, "val": 10, "test": 10},
+        places=(".",),
+        files={},
+        reader=reader,
+        needs="nothing",
+        how="it is computed",
+        event=True,
+        packages=changes.get("packages", ()),
+    )
+    monkeypatch.setitem(data.DATASETS, "tiny", tiny)
+    return read_from
+
+
+def test_event_data_sets_are_those_that_experiments_know():
+    assert {name for name, found in data.DATASETS.items() if found.event} == EVENTS
+    assert all(callable(getattr(events, name)) for name in READERS)
+
+
+READERS = ("simulated", "read_nmnist", "read_gesture", "read_cifar10_dvs")
+
+
+def test_recordings_load_as_frames(folder, monkeypatch):
+    register_events(monkeypatch)
+    loaded = data.load_data("tiny", timesteps=3)
+    assert loaded.train.x.shape == (30, 3, 2, 10, 10) and loaded.train.x.dtype == torch.uint8
+    assert loaded.train.y.tolist() == list(np.arange(30) % 10) and len(loaded.val) == len(loaded.test) == 10
+    # six ON events at (5, 2), two in each slice
+    assert loaded.test.x[5, :, 1, 2, 5].tolist() == [2, 2, 2] and loaded.test.x[5].sum() == 6
+    assert data.load_data("tiny", 8, 20, timesteps=2, binning="time").train.x.shape == (20, 2, 2, 8, 8)
+
+
+def test_frames_are_binned_once_for_each_setting(folder, monkeypatch):
+    read_from = register_events(monkeypatch)
+    settings = [(0, 4, "count"), (0, 4, "time"), (0, 2, "count"), (8, 4, "count")]
+    for image_size, timesteps, binning in settings * 2:
+        data._load.cache_clear()
+        data.load_data("tiny", image_size, timesteps=timesteps, binning=binning)
+        data.load_data("tiny", image_size, 10, timesteps=timesteps, binning=binning)  # fewer are the same frames
+    assert len(read_from) == 3 * len(settings)
+    folders = [path for path in (folder / "frames" / "tiny").iterdir() if path.is_dir()]
+    assert len(folders) == len(settings) and all(len(path.name) == 16 for path in folders)
+    register_events(monkeypatch, source="other")
+    data.load_data("tiny")
+    assert sum(path.is_dir() for path in (folder / "frames" / "tiny").iterdir()) == len(settings) + 1
+
+
+def test_damaged_frames_are_binned_again(folder, monkeypatch):
+    read_from = register_events(monkeypatch)
+    before = data.load_data("tiny")
+    (path,) = (folder / "frames" / "tiny").glob("*/train_x.npy")
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.unlink()  # `before` is a map of the old file
+    path.write_bytes(raw)
+    data._load.cache_clear()
+    after = data.load_data("tiny")
+    assert len(read_from) == 6 and torch.equal(after.train.x, before.train.x)
+    assert after.fingerprint == before.fingerprint
+
+
+def test_frames_keep_cells_without_events_at_zero(folder, monkeypatch):
+    register_events(monkeypatch)
+    loaded = data.load_data("tiny", timesteps=3)
+    x = loaded.train.x
+    assert loaded.mean == (0.0, 0.0) and loaded.std[0] == 1.0  # no OFF events at all
+    on = x[:, :, 1].double() / 255
+    assert loaded.std[1] == pytest.approx(on.square().mean().sqrt().item(), rel=1e-12)
+    batch = loaded.batch(x, torch.tensor([4, 0]))
+    assert batch.shape == (2, 3, 2, 10, 10) and torch.equal(batch == 0, x[[4, 0]] == 0)
+    whole = loaded.batch(x, torch.arange(30))
+    assert whole[:, :, 1].square().mean().item() == pytest.approx(1, rel=1e-5)
+    views = loaded.batch(x, torch.arange(30), "crop-flip", torch.Generator().manual_seed(0))
+    assert views.shape == whole.shape and not torch.equal(views, whole)
+
+
+def test_frames_of_one_setting_share_one_fingerprint(folder, monkeypatch):
+    register_events(monkeypatch)
+    prints = [data.load_data("tiny", timesteps=t).fingerprint for t in (2, 3)]
+    assert prints[0] == data.load_data("tiny", train_images=10, timesteps=2).fingerprint != prints[1]
+    splits, again = data._splits("tiny", 2, 10, "count")
+    assert again == prints[0] == data._fingerprint(arrays.sha256(part) for s in data.SPLITS for part in splits[s])
+
+
+def test_images_ignore_how_recordings_are_binned(folder):
+    first = data.load_data("fashion", 8, 100)
+    assert data.load_data("fashion", 8, 100, timesteps=9, binning="time") is first
+    assert first.fingerprint == data.load_data("fashion", 0, 200).fingerprint == SAMPLE_FINGERPRINT
+
+
+SAMPLE_FINGERPRINT = "0ea4caa8a17c41b0"
+
+
+def test_wrong_event_arguments_are_named_at_once(folder, monkeypatch):
+    register_events(monkeypatch)
+    with pytest.raises(ValueError) as error:
+        data.load_data("tiny", 8.0, timesteps=0, binning="events")
+    for words in ("image_size=8.0", "timesteps=0", "binning='events': choose from count, time"):
+        assert words in str(error.value)
+    with pytest.raises(ValueError, match="image_size=11: the sensor of tiny has 10 pixels a side"):
+        data.load_data("tiny", 11)
+    with pytest.raises(ValueError, match="tiny has 30 training recordings"):
+        data.load_data("tiny", train_images=31)
+    register_events(monkeypatch, labels=(30, 10, 9))
+    with pytest.raises(ValueError, match="'test': 9} recordings, want"):
+        data.load_data("tiny")
+    assert not (folder / "frames").exists()
+
+
+def test_a_missing_package_is_told_with_its_install_line_unless_frames_are_there(folder, monkeypatch):
+    register_events(monkeypatch, packages=("no_such_package",))
+    with pytest.raises(ValueError, match=r"needs no_such_package: pip install .*-e '\.\[events\]'"):
+        data.check(["tiny"])
+    data.load_data("tiny")
+    data.check(["tiny"])
+
+
+def test_missing_folders_of_recordings_are_named(folder):
+    (folder / "n-mnist" / "Train").mkdir(parents=True)
+    with pytest.raises(ValueError) as error:
+        data.check(["n-mnist", "dvs128-gesture"])
+    assert f"{folder / 'n-mnist' / 'Test'} is missing: unpack train.zip" in str(error.value)
+    assert f"not found in {folder / 'dvs128-gesture'}" in str(error.value)
 
 
 # --- tensors
@@ -508,6 +659,25 @@ def test_prepare_describes_the_data_sets_of_a_profile(profiles, capsys):
     assert data.main(["prepare", "--profile", "mini"]) == 0
     assert path.read_text() == text and [p.name for p in path.parent.iterdir()] == ["manifest.json"]
     assert data.main(["prepare", "--profile", "none"]) == 0
+
+
+def test_prepare_makes_the_frames_that_notebooks_need(profiles, folder, monkeypatch, capsys):
+    register_events(monkeypatch)
+    monkeypatch.setattr(paths, "NOTEBOOKS", profiles / "notebooks")
+    write_notebook(paths.NOTEBOOKS / "a.ipynb", parameters="timesteps = 2\nimage_size = 8\ndatasets = ['tiny']")
+    (profiles / "params.yaml").write_text("mini:\n  a: {}\n  b: {dataset: tiny, times: [1, 3], binning: time}\n")
+    assert data.main(["prepare", "--profile", "mini"]) == 0, capsys.readouterr().err
+    path = profiles / "data" / "prepared" / "mini" / "manifest.json"
+    text = path.read_text()
+    described = json.loads(text)["tiny"]
+    assert list(described) == ["T=1 10x10 time", "T=2 8x8 count", "T=3 10x10 time"]
+    x = data.load_data("tiny", 8, timesteps=2).test.x
+    assert described["T=2 8x8 count"]["test"]["shape"] == list(x.shape)
+    read_from = register_events(monkeypatch)
+    data._load.cache_clear()
+    assert data.main(["prepare", "--profile", "mini"]) == 0 and path.read_text() == text
+    data.load_data("tiny", timesteps=3, binning="time")
+    assert not read_from  # nothing was binned again
 
 
 def test_prepare_names_all_that_is_missing_and_writes_nothing(profiles, folder, capsys):

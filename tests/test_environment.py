@@ -20,12 +20,22 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
 PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
-DECLARED = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = [Requirement(r) for r in PROJECT["dependencies"] + EXTRAS["test"]]
+OPTIONAL = [Requirement(r) for extra in EXTRAS if extra != "test" for r in EXTRAS[extra]]
+
+
+def installed(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def needed():
-    """Names of everything that the declared requirements bring, as installed here."""
-    found, queue = set(), [(r.name, tuple(r.extras)) for r in DECLARED]
+    """Names of everything that the declared requirements bring, as installed here, extras where they are."""
+    declared = REQUIRED + [r for r in OPTIONAL if installed(r.name)]
+    found, queue = set(), [(r.name, tuple(r.extras)) for r in declared]
     while queue:
         name, extras = queue.pop()
         key = (canonicalize_name(name), extras)
@@ -45,7 +55,7 @@ def test_every_line_of_the_constraints_is_one_exact_pin():
 
 
 def test_every_requirement_is_pinned_within_its_range():
-    for r in DECLARED:
+    for r in REQUIRED + OPTIONAL:
         assert r.specifier.contains(PINS[canonicalize_name(r.name)]), f"{r} is pinned to {PINS[r.name]}"
 
 
@@ -63,6 +73,8 @@ def test_everything_that_is_needed_is_pinned_and_nothing_else():
     aside = ("nvidia-", "cuda-", "triton", "setuptools")  # of GPU builds, and of every environment
     here = {n for n in needed() if not n.startswith(aside)}
     assert here - PINS.keys() == set(), "needed and not pinned"
+    if absent := [r.name for r in OPTIONAL if not installed(r.name)]:
+        pytest.skip(f"what the extras bring is unknown without {', '.join(absent)}: make extras")
     assert PINS.keys() - here == set(), "pinned and not needed"
 
 
@@ -86,7 +98,8 @@ def test_no_import_is_undeclared():
     """Whatever sltlib imports from outside is in pyproject.toml under that name."""
     names = {"yaml": "pyyaml", "nbclient": "papermill", "traitlets": "ipykernel", "cycler": "matplotlib"}
     names["distributed"] = None  # asked for when it is missing
-    declared = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
+    direct = [Requirement(r) for r in PROJECT["dependencies"]] + OPTIONAL
+    declared = {canonicalize_name(r.name) for r in direct}
     for path in sorted((ROOT / "sltlib").glob("*.py")):
         for name in set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M)):
             if name in sys.stdlib_module_names or name == "sltlib":
@@ -103,9 +116,9 @@ def test_the_version_is_told_once():
 
 
 def test_importing_the_library_imports_no_torch():
-    modules = ("experiment", "paths", "data", "store", "runner", "params", "stats", "figures", "pipeline")
+    modules = ("experiment", "paths", "data", "events", "store", "runner", "params", "stats", "figures", "pipeline")
     code = f"import sys, sltlib, {', '.join('sltlib.' + m for m in modules)}\n"
-    code += "assert not {'torch', 'snntorch'} & set(sys.modules)"
+    code += "assert not {'torch', 'snntorch', 'tonic', 'aedat'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -126,6 +139,17 @@ def test_make_refuses_an_old_python(tmp_path):
     )
     assert done.returncode and "Python >= 3.11 is needed" in done.stdout and "3.9.1" in done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+def test_make_test_installs_the_extras_and_make_repro_does_not():
+    def commands(target):
+        run = ["make", "--dry-run", "--always-make", target]
+        return subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    extras = ",".join(sorted(EXTRAS, key=lambda extra: (extra != "test", extra)))
+    for target in ("repro", "test-fast"):
+        assert "'.[test]'" in commands(target) and extras not in commands(target)
+    assert f"'.[{extras}]'" in commands("test"), f"the Makefile's target `extras` installs '.[{extras}]'"
 
 
 def test_make_installs_again_when_a_pin_changes(tmp_path):

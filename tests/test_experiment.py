@@ -31,6 +31,7 @@ PINNED = {
     'SPIKFORMER.replace(neuron="gelu", stem_neuron="sign")': '985b800277ef8335e570',
     'SPIKFORMER.replace(source=CONVPEP, selector="random", patch_sparsity=0.3)': 'ce5e3c8efc6bfabb068c',
     'Experiment("fashion-dvs", neuron="relu", timesteps=6)': '0a7bbc693ebf89ca74a3',
+    'Experiment("dvs128-gesture", binning="time", timesteps=16)': '7ded71d854ba8db38791',
 }
 
 
@@ -52,10 +53,14 @@ def test_every_field_is_in_the_key():
         surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
         momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
     )  # fmt: skip
+<<<<<<< HEAD
     transformer = dict(
         depth=2, heads=4, stem_pools=1, stem_neuron="sign", patch_sparsity=0.3, selector="rate",
     )  # fmt: skip
     assert set(other) | {"source", "ranking", *transformer} == {f.name for f in dataclasses.fields(Experiment)}
+=======
+    assert set(other) | {"source", "ranking", "binning"} == {f.name for f in dataclasses.fields(Experiment)}
+>>>>>>> main
     keys = {base.replace(**{name: value}).key for name, value in other.items()} | {base.key}
     assert len(keys) == len(other) + 1
     for changes in ({name: transformer[name]} for name in ("depth", "heads", "stem_pools", "stem_neuron")):
@@ -64,6 +69,8 @@ def test_every_field_is_in_the_key():
     others = [dict(patch_sparsity=0.4), dict(selector="random"), dict(source=CONVPEP.replace(seed=1))]
     assert len({kept.key, *(kept.replace(**changes).key for changes in others)}) == 4
     assert TICKET.replace(ranking="global").key != TICKET.key
+    events = TICKET.replace(dataset="fashion-dvs")
+    assert events.replace(binning="time").key != events.key
     found = base.replace(search="found-mask-trained", source=TICKET)
     assert found.key != base.replace(search="found-mask-trained", source=TICKET.replace(seed=1)).key
 
@@ -73,6 +80,7 @@ def test_what_a_training_does_not_read_is_not_in_its_key():
     assert relu.replace(timesteps=8, beta=0.2, reset="subtract").key == relu.key
     frames = Experiment("fashion-dvs", neuron="relu")
     assert frames.replace(timesteps=8).key != frames.key
+    assert relu.replace(binning="time").key == relu.key
     assert Experiment("fashion").replace(timesteps=8).key != Experiment("fashion").key
     linear = Experiment("fashion", model="linear")
     assert linear.replace(neuron="sign", width=0.5, momentum=0.1).key == linear.key

@@ -265,3 +265,42 @@ def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path, monkeypatch
         figures.write_metrics({"a": 2}, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "new"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": 1}
+
+
+def test_frames_are_coloured_by_polarity_and_white_where_nothing_happened():
+    frames = np.zeros((3, 2, 4, 4))
+    frames[0, 1, 0, 0] = frames[0, 0, 1, 1] = 5  # an ON and an OFF event
+    pictures = figures.frame_pictures(frames, full=5)
+    assert pictures.shape == (3, 3, 4, 4)
+    assert (pictures[1:] == 1).all() and (pictures[0, :, 2:] == 1).all()
+    for place, colour in (((0, 0), figures.ON), ((1, 1), figures.OFF)):
+        assert pictures[0, :, *place] == pytest.approx([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    assert (figures.frame_pictures(frames * 100, full=5) >= 0).all()
+
+
+def test_a_recording_is_drawn_with_y_upwards_and_thinned():
+    found = np.zeros(50_000, [("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
+    found["t"], found["p"] = np.arange(50_000), np.arange(50_000) % 3 == 0
+    fig = figures.recording(found, (34, 34), most=1000)
+    on, off = fig.axes[0].collections
+    assert 900 < len(on._offsets3d[0]) + len(off._offsets3d[0]) <= 1000
+    assert set(on._offsets3d[2]) == {33}  # the upper row, y = 0, is on top
+
+
+def test_recordings_are_shown_as_the_sum_of_their_frames():
+    frames = np.zeros((2, 3, 2, 4, 4), np.uint8)
+    frames[0, :, 1, 0, 0] = 250  # three frames of 250 ON events: more than a byte holds
+    fig = figures.images(frames, columns=2)
+    drawn = [ax.images[0].get_array() for ax in fig.axes]
+    assert (drawn[1] == 1).all() and drawn[0].shape == (4, 4, 3)
+    assert drawn[0][0, 0].tolist() == pytest.approx([int(figures.ON[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def test_only_removed_patches_are_faded():
+    pictures = np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 1, 8, 8)
+    shown = figures.faded(pictures, np.array([[0, 3], [1, 2]]), 2)  # 2 x 2 patches of 4 x 4 pixels
+    same = np.isclose(shown, pictures / 255).all(1)  # (N, H, W), all three colours
+    for picture, kept in zip(same, ([(0, 0), (4, 4)], [(0, 4), (4, 0)]), strict=True):
+        for row in (0, 4):
+            for column in (0, 4):
+                assert picture[row : row + 4, column : column + 4].all() == ((row, column) in kept)

@@ -44,13 +44,16 @@ def test_a_sweep_that_would_fail_after_its_trainings_is_refused(notebook, wrong,
     assert not (tmp_path / "results").exists()
 
 
-def test_minis_size_is_the_best_of_those_compared_on_the_validation_split():
-    table = pd.read_csv(params.tuning_folder("mini") / "sizes.csv")
+@pytest.mark.parametrize("notebook", list(tune.SIZES))
+def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(notebook):
+    table = pd.read_csv(params.tuning_folder(tune.name_of("mini", notebook)) / "sizes.csv")
+    names = list(tune.SIZES[notebook][0])
     spiking = table[table.arm != "linear"]
-    by_size = spiking.groupby([*tune.SIZES[0], "arm"]).val_accuracy.max().groupby(list(tune.SIZES[0])).mean()
-    chosen = dict(zip(tune.SIZES[0], by_size.idxmax(), strict=True))
-    assert chosen == {name: tune.settings("mini")[0][name] for name in chosen}
-    assert {tuple(size.values()) for size in tune.SIZES} == set(by_size.index)
+    by_size = spiking.groupby([*names, "arm"]).val_accuracy.max().groupby(names).mean()
+    chosen = dict(zip(names, by_size.idxmax(), strict=True))
+    assert chosen == {name: tune.settings("mini", notebook)[0][name] for name in chosen}
+    assert {tuple(size.values()) for size in tune.SIZES[notebook]} == set(by_size.index)
+    assert table.key.tolist() == [e.key for _, e in tune.sizes("mini", notebook)]
 
 
 def test_mini_reports_at_least_three_seeds():
@@ -58,7 +61,8 @@ def test_mini_reports_at_least_three_seeds():
         assert len(block.get("seeds", [0, 1, 2])) >= 3, name
 
 
-def test_recipes_of_mini_were_tuned_for_mini():
-    fixed, sparsity = tune.settings("mini")
-    kept = json.loads((params.tuning_folder("mini") / "choices.json").read_text())
+@pytest.mark.parametrize("notebook", list(tune.SIZES))
+def test_recipes_of_mini_were_tuned_for_mini(notebook):
+    fixed, sparsity = tune.settings("mini", notebook)
+    kept = json.loads((params.tuning_folder(tune.name_of("mini", notebook)) / "choices.json").read_text())
     assert kept["settings"] == fixed | {"sparsity": sparsity}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import energy, layers, models, patches, runner, train
+from sltlib import energy, layers, models, patches, runner, spikformer, train
 from sltlib.data import load_data
 from sltlib.experiment import SELECTORS, Experiment
 from sltlib.store import Store
@@ -73,10 +73,7 @@ def test_attention_ranks_by_the_column_sums_of_the_first_block(neuron):
     source = NETWORK.replace(neuron=neuron, depth=2, source=STEM.replace(neuron=neuron))
     model = built(source.replace(source=source, selector="attention", patch_sparsity=0.5))
     dense = built(source)
-    spikformer_ticket = Ticket.from_model(dense, source)
-    from sltlib import spikformer
-
-    spikformer.adopt(model, spikformer_ticket)
+    spikformer.adopt(model, Ticket.from_model(dense, source))
     seen = {}
     dense.blocks[0].attention.mix.register_forward_hook(lambda m, i, o: seen.update(mix=m, q=i[0], k=i[1]))
     with torch.no_grad():
@@ -199,7 +196,7 @@ def test_training_a_selector_moves_nothing_but_it_and_the_head(tmp_path):
     store = Store(tmp_path)
     final = chosen("learned")
     ranking = final.source
-    result, stem = train.train(ranking, store), store.get(STEM.replace(affine=False))
+    result, stem = train.train(ranking, store), store.get(STEM)
     before = models.build_model(ranking)
     after = result.ticket().apply(models.build_model(ranking))
     assert not torch.equal(before.selector.score.weight, after.selector.score.weight)
@@ -286,9 +283,7 @@ def test_the_encoder_is_faster_on_fewer_patches():
     for experiment in (big.replace(source=big.replace(model="convpep")), chosen("rate", 0.875, **_changes(big))):
         model, x, times = models.build_model(experiment).eval(), torch.randn(40, 1, 16, 16), []
         with torch.no_grad():
-            from sltlib.spikformer import Tokens
-
-            tokens = Tokens(model.embed(x))
+            tokens = spikformer.Tokens(model.embed(x))
             for _ in range(5):
                 begin = time.perf_counter()
                 model(tokens)

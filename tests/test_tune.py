@@ -45,15 +45,23 @@ def test_the_best_is_that_of_the_mean_over_seeds():
     assert tune.best(table) == {"SNN": {"optimizer": "sgd", "lr": 1.0, "val_accuracy": 86.0}}
 
 
+def test_a_tuning_is_named_after_its_profile_and_notebook():
+    for profile in ("mini", "paper"):
+        for notebook in (tune.IMAGES, tune.EVENT):
+            assert tune.subject(tune.name_of(profile, notebook)) == (profile, notebook)
+    assert tune.name_of("mini") == "mini" and tune.name_of("mini", tune.EVENT) == "mini-06"
+
+
 @pytest.mark.parametrize("profile", sorted(p.parent.name for p in (paths.ROOT / "results/tuning").glob("*/choices.json")))
 def test_committed_choices_follow_from_the_committed_grid(profile):
     grid = pd.read_csv(params.tuning_folder(profile) / "grid.csv")
     kept = json.loads((params.tuning_folder(profile) / "choices.json").read_text())
     assert tune.best(grid) == kept["choices"]
-    fixed, sparsity = tune.settings(profile)
+    subject = tune.subject(profile)
+    fixed, sparsity = tune.settings(*subject)
     assert kept["settings"] == fixed | {"sparsity": sparsity}, "the profile changed: run `make tune`"
     assert Counter(grid.arm) == dict.fromkeys(tune.ARMS, len(tune.GRID) * len(tune.SEEDS))
-    assert [e.key for _, e in tune.candidates(profile)] == grid.key.tolist()
+    assert [e.key for _, e in tune.candidates(*subject)] == grid.key.tolist()
 
 
 def test_recipes_name_every_arm_and_what_to_do_without():

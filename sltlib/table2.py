@@ -1,0 +1,177 @@
+"""Table 2 of arXiv 2311.12060 and the levels of MultiSp, as chains of experiments, with their controls."""
+
+from __future__ import annotations
+
+from sltlib import stats
+from sltlib.experiment import Experiment
+from sltlib.patches import multisp
+
+# [P]'s columns, accuracy in percent, (TINY, SMALL); patch sparsity 31.4 and 37.6 %, ConvPEP's 48.7 and 54.9 %.
+PAPER = {
+    "CIFAR10": {
+        "Transformer": (85.71, 87.36),
+        "Spikeformer": (84.81, 87.17),
+        "Transformer-PatchS": (82.04, 83.76),
+        "Spikeformer-PatchS": (81.75, 82.98),
+        "Spikeformer-CPS": (81.21, 82.44),
+    },
+    "CIFAR100": {
+        "Transformer": (67.37, 69.12),
+        "Spikeformer": (66.54, 69.43),
+        "Transformer-PatchS": (64.71, 66.22),
+        "Spikeformer-PatchS": (62.98, 64.86),
+        "Spikeformer-CPS": (62.82, 64.89),
+    },
+    "DVS128 Gesture": {
+        "Transformer": (94.96, 97.12),
+        "Spikeformer": (94.13, 96.99),
+        "Transformer-PatchS": (93.89, 96.74),
+        "Spikeformer-PatchS": (94.37, 96.88),
+        "Spikeformer-CPS": (94.50, 97.22),
+    },
+    "CIFAR10-DVS": {
+        "Transformer": (78.43, 80.01),
+        "Spikeformer": (77.86, 79.77),
+        "Transformer-PatchS": (76.61, 78.42),
+        "Spikeformer-PatchS": (77.14, 78.91),
+        "Spikeformer-CPS": (77.03, 79.02),
+    },
+}
+MULTISP = {"MultiSp-SLT": 90.21, "MultiSp-LT": 90.21 - 0.34}  # arXiv 2309.13302, CIFAR10
+
+KINDS = {"Spikeformer": "lif", "Transformer": "gelu"}
+# What is sparse, or one bit, in each row; all but the first take Algorithm 1's steps. None: trained in one piece.
+LEVELS = {
+    "": None,
+    "in steps": dict(),
+    "PatchS": dict(patches=True),
+    "binary ConvPEP": dict(weights="binary", ticket=True),
+    "sign ConvPEP": dict(sign=True),
+    "CPS": dict(ticket=True, patches=True),
+    "MultiSp": dict(weights="binary", ticket=True, sign=True, patches=True),
+}
+CONTROLS = ("random patches", "random ConvPEP")  # of MultiSp: its patches, or its ConvPEP's mask, by chance
+
+
+def rows():
+    """Every row's name, in reading order; a LIF's activations are bits already, so only one kind has "sign ConvPEP"."""
+    names = [name_of(kind, level) for level in LEVELS for kind in KINDS if (kind, level) != ("Spikeformer", "sign ConvPEP")]
+    return [*names, *(f"{name_of(kind, 'MultiSp')} {control}" for kind in KINDS for control in CONTROLS)]
+
+
+def name_of(kind, level):
+    """"Spikeformer-PatchS"; the rows of all levels are called MultiSp-SLT and MultiSp-LT."""
+    if level == "MultiSp":
+        return "MultiSp-SLT" if kind == "Spikeformer" else "MultiSp-LT"
+    joint = "-" if level in ("PatchS", "CPS") else ", " if level else ""
+    return f"{kind}{joint}{level}"
+
+
+def arm(part, neuron, ticket=False):
+    """The name of a recipe: of a "stem", "selector", "encoder" or "whole" network."""
+    return f"{part} {neuron}{' ticket' if ticket else ''}"
+
+
+def row(name, base, recipe, sparsity, patch_sparsity, seed, selector="learned", search=None, rank=None) -> Experiment:
+    """The Experiment of a row's last step; its chain of sources are the steps before.
+
+    base : fields of a spikformer. recipe : {arm: optimizer and lr}. search, rank : fields of steps 1 and
+    3 that differ (epochs). sparsity : of the ConvPEP; patch_sparsity : of the patches.
+    """
+    if name == "linear":
+        return Experiment(**{k: v for k, v in base.items() if k not in ("heads", "depth", "width", "stem_pools", "affine")}
+                          | recipe["linear"] | dict(model="linear", neuron="relu", seed=seed))  # fmt: skip
+    kind, level, control = _parts(name)
+    neuron, what = KINDS[kind], LEVELS[level]
+    whole = Experiment(**base, **recipe[arm("whole" if what is None else "encoder", neuron)], model="spikformer", neuron=neuron, seed=seed)
+    if what is None:
+        return whole
+    stem = "sign" if what.get("sign") and neuron != "lif" else neuron
+    how = recipe[arm("stem", stem, what.get("ticket", False))] | (search or {})
+    if control == "random ConvPEP":
+        how |= dict(search="random-readout")
+    return multisp(
+        whole.replace(stem_neuron=stem if stem != neuron else "same"),
+        sparsity=sparsity if what.get("ticket") else 0.0,
+        weights=what.get("weights", "float"),
+        patch_sparsity=patch_sparsity if what.get("patches") else 0.0,
+        selector="random" if control == "random patches" else selector,
+        search=how,
+        rank=recipe[arm("selector", stem)] | (rank or {}),
+    )
+
+
+def _parts(name):
+    for kind in KINDS:
+        for level in LEVELS:
+            for control in ("", *CONTROLS):
+                if name == f"{name_of(kind, level)} {control}".strip() and (not control or level == "MultiSp"):
+                    return kind, level, control
+    raise ValueError(f"no row {name!r}: choose from {', '.join(rows())}, linear")
+
+
+# arm: the row, and how many sources back, whose validation accuracy judges its recipe. Those of the second
+# group start from what was chosen in the first.
+TUNED = (
+    {
+        "linear": ("linear", 0),
+        "stem lif": ("Spikeformer, in steps", 1),
+        "stem gelu": ("Transformer, in steps", 1),
+        "stem sign": ("Transformer, sign ConvPEP", 1),
+        "stem lif ticket": ("Spikeformer, binary ConvPEP", 1),
+        "stem gelu ticket": ("Transformer, binary ConvPEP", 1),
+        "stem sign ticket": ("MultiSp-LT", 2),
+        "whole lif": ("Spikeformer", 0),
+        "whole gelu": ("Transformer", 0),
+    },
+    {
+        "selector lif": ("Spikeformer-PatchS", 1),
+        "selector gelu": ("Transformer-PatchS", 1),
+        "selector sign": ("MultiSp-LT", 1),
+        "encoder lif": ("Spikeformer, in steps", 0),
+        "encoder gelu": ("Transformer, in steps", 0),
+    },
+)
+
+
+def judged(arm, candidate, recipe, *settings, **steps) -> Experiment:
+    """The Experiment that judges a candidate recipe of an arm; settings and steps as in `row`, from base on.
+
+    recipe : those of the first group, for an arm of the second.
+    """
+    group = next(group for group in TUNED if arm in group)
+    name, back = group[arm]
+    unread = dict.fromkeys((a for g in TUNED for a in g), {})  # of steps that come after
+    base, *rest = settings
+    found = row(name, base, unread | recipe | {arm: candidate}, *rest, **steps)
+    for _ in range(back):
+        found = found.source
+    return found
+
+
+# Each in the paper's own direction: (a, b) is a - b, and (a, b, c, d) is (a - b) - (c - d).
+ABOVE = {
+    "Reward 2: MultiSp-SLT loses less than MultiSp-LT": ("MultiSp-SLT", "Spikeformer", "MultiSp-LT", "Transformer"),
+    "the same against the network in steps": ("MultiSp-SLT", "Spikeformer, in steps", "MultiSp-LT", "Transformer, in steps"),
+    "MultiSp-SLT above MultiSp-LT (the +0.34)": ("MultiSp-SLT", "MultiSp-LT"),
+    "patches: the spiking network loses less": ("Spikeformer-PatchS", "Spikeformer", "Transformer-PatchS", "Transformer"),
+    "binary ConvPEP: the spiking network loses less": (
+        "Spikeformer, binary ConvPEP", "Spikeformer, in steps", "Transformer, binary ConvPEP", "Transformer, in steps",
+    ),
+    "MultiSp-SLT above its random patches": ("MultiSp-SLT", "MultiSp-SLT random patches"),
+    "MultiSp-SLT above its random ConvPEP": ("MultiSp-SLT", "MultiSp-SLT random ConvPEP"),
+    "MultiSp-LT above its random patches": ("MultiSp-LT", "MultiSp-LT random patches"),
+    "MultiSp-LT above its random ConvPEP": ("MultiSp-LT", "MultiSp-LT random ConvPEP"),
+    "MultiSp-SLT above linear": ("MultiSp-SLT", "linear"),
+    "the dense Spikeformer above linear": ("Spikeformer", "linear"),
+}  # fmt: skip
+WITHIN = {
+    "MultiSp-SLT no worse than the dense Spikeformer": ("MultiSp-SLT", "Spikeformer"),
+    "Spikeformer-CPS no worse than Spikeformer-PatchS": ("Spikeformer-CPS", "Spikeformer-PatchS"),
+    "Spikeformer no worse than Transformer": ("Spikeformer", "Transformer"),
+}
+
+
+def compare(accuracy, margin=1.0):
+    """What the paper reads from its table, and the controls, tested: two `stats.Family`, "above" and "no worse"."""
+    return stats.family(accuracy, ABOVE), stats.family(accuracy, WITHIN, margin)
