@@ -66,11 +66,8 @@ CHOICES = {
     "optimizer": ("adam", "sgd"),
     "schedule": ("cosine", "constant"),
     "augment": ("none", "crop", "crop-flip", "crop-flip-cutout"),
-<<<<<<< HEAD
     "stem_neuron": ("same", "lif", "relu", "sign", "gelu"),
-=======
     "binning": ("count", "time"),
->>>>>>> main
 }
 # field: (is right, what is right)
 RANGES = {

@@ -53,14 +53,10 @@ def test_every_field_is_in_the_key():
         surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
         momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
     )  # fmt: skip
-<<<<<<< HEAD
     transformer = dict(
         depth=2, heads=4, stem_pools=1, stem_neuron="sign", patch_sparsity=0.3, selector="rate",
     )  # fmt: skip
-    assert set(other) | {"source", "ranking", *transformer} == {f.name for f in dataclasses.fields(Experiment)}
-=======
-    assert set(other) | {"source", "ranking", "binning"} == {f.name for f in dataclasses.fields(Experiment)}
->>>>>>> main
+    assert set(other) | {"source", "ranking", "binning", *transformer} == {f.name for f in dataclasses.fields(Experiment)}
     keys = {base.replace(**{name: value}).key for name, value in other.items()} | {base.key}
     assert len(keys) == len(other) + 1
     for changes in ({name: transformer[name]} for name in ("depth", "heads", "stem_pools", "stem_neuron")):
