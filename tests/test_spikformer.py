@@ -315,6 +315,16 @@ def test_tokens_kept_from_a_frozen_convpep_are_those_of_every_batch(stem, monkey
     assert train.frozen_tokens(models.build_model(SMALL), data, 50) is None
 
 
+@pytest.mark.parametrize("loss", ["mean", "per-step"])
+def test_training_on_kept_tokens_is_training_on_images(chain, tmp_path, monkeypatch, loss):
+    store, network, _ = chain
+    network, tickets = network.replace(epochs=1, loss=loss), []
+    for limit in (2**30, 0):
+        monkeypatch.setattr(train, "TOKEN_BYTES", limit)
+        tickets.append(train._train(network, Store(tmp_path / str(limit)), lambda a, b: None, store.get(STEM).ticket()))
+    assert files_of(tickets[0]) == files_of(tickets[1])
+
+
 def test_augmented_images_pass_the_frozen_convpep_every_time(tmp_path, monkeypatch):
     store, short = Store(tmp_path), dict(train_images=100, epochs=1)
     stem = STEM.replace(**short)
