@@ -22,7 +22,7 @@ help:
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
 	@echo "make bench      speed of a training step"
-	@echo "make extras     the optional packages, which make test installs by itself (pip extra: events)"
+	@echo "make extras     the optional packages, which make test installs by itself (pip extras: cifar, events)"
 	@echo "make test-fast  the tests of a minute"
 	@echo "make doctor     explain and repair a damaged store or pipeline"
 	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
@@ -44,7 +44,7 @@ $(STAMP):
 extras: $(EXTRAS)
 
 $(EXTRAS): $(STAMP)
-	$(INSTALL) -e '.[test,events]'
+	$(INSTALL) -e '.[test,cifar,events]'
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 
 repro: setup

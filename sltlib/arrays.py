@@ -64,32 +64,32 @@ def publish(folder: Path, about: dict, shapes: Shapes, fill: Callable[[dict], No
     """
     folder = Path(folder)
     sweep(folder.parent)
-    scratch, aside = _scratch(folder), _scratch(folder)
+    own, aside = scratch(folder), scratch(folder)
     try:
-        scratch.mkdir(parents=True)
-        maps = {name: _reserve(scratch / f"{name}.npy", *shape) for name, shape in shapes.items()}
+        own.mkdir(parents=True)
+        maps = {name: _reserve(own / f"{name}.npy", *shape) for name, shape in shapes.items()}
         fill(maps)
         for name, array in maps.items():
             array.flush()
-            _sync(scratch / f"{name}.npy")
+            sync(own / f"{name}.npy")
         entries = {name: _describe(array) for name, array in maps.items()}
         text = json.dumps({"about": _json(about), "arrays": entries}, indent=1, sort_keys=True) + "\n"
-        (scratch / MANIFEST).write_text(text, encoding="utf-8")
-        _sync(scratch / MANIFEST)
-        _sync(scratch)
+        (own / MANIFEST).write_text(text, encoding="utf-8")
+        sync(own / MANIFEST)
+        sync(own)
         while load(folder, about) is None:
             try:
-                os.rename(scratch, folder)  # fails where a folder stands
-                _sync(folder.parent)
+                os.rename(own, folder)  # fails where a folder stands
+                sync(folder.parent)
                 break
             except OSError:
                 if not folder.exists():
                     raise
                 with suppress(FileNotFoundError):  # another process was faster
                     os.rename(folder, aside)
-                _remove(aside)
+                remove(aside)
     finally:
-        _remove(scratch)
+        remove(own)
 
 
 def made(folder: Path, about: dict, shapes: Shapes, fill: Callable[[dict], None]) -> dict[str, np.ndarray]:
@@ -113,11 +113,11 @@ def sweep(parent: Path) -> None:
     for path in Path(parent).glob(".*.*.*.*"):
         head, pid, _ = path.name.rsplit(".", 2)
         if head.endswith(f".{socket.gethostname()}") and pid.isdigit() and not psutil.pid_exists(int(pid)):
-            _remove(path)
+            remove(path)
 
 
-def _scratch(path):
-    """A hidden name beside `path` that tells whose it is; `sweep` reads it."""
+def scratch(path: Path) -> Path:
+    """A new hidden name beside `path` that tells whose it is; `sweep` reads it."""
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}")
 
 
@@ -140,7 +140,8 @@ def _json(value):
     return json.loads(json.dumps(value))
 
 
-def _sync(path):
+def sync(path: Path) -> None:
+    """Have the disk write what it holds of a file or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -148,7 +149,8 @@ def _sync(path):
         os.close(descriptor)
 
 
-def _remove(path):
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -9,25 +9,26 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
-import gzip
 import hashlib
 import importlib.util
 import json
 import lzma
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sltlib import arrays, paths
+from sltlib import archives, arrays, formats, paths
+from sltlib.archives import Archive
 from sltlib.experiment import CHOICES, NUMERICS, RANGES
+from sltlib.formats import contents, read_idx
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # of every split; part of what the numbers depend on
+DECODED = 1  # version of the arrays in data/arrays: raise it when the same files give others
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Info:
     event : whether it holds recordings, binned into frames (N, T, 2, H, W), instead of images.
     folders : names of folders that must be there beside the files.
     packages : what must be installed to read the recordings, of the extra `events`.
+    formats : names in `formats.FORMATS`, the preferred one first; then it is decoded once, into
+        data/arrays, and `files` are those of the binary format. None: `files` and `folders` are all.
+    md5 : {name: hash} of the files of the pickle format.
+    mean_pixel : of the training images, for each channel, 0 to 1; what is read is held to it.
+    archives : what `python -m sltlib data get` fetches.
     """
 
     title: str
@@ -62,10 +68,17 @@ class Info:
     event: bool = False
     folders: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
+    md5: dict[str, str] = field(default_factory=dict)
+    mean_pixel: tuple[float, ...] = ()
+    archives: tuple[Archive, ...] = ()
 
     def find(self) -> Path | None:
         """The first of the places that holds all files and folders, else the first that holds any, or None."""
-        folders = [paths.data() / place for place in self.places]  # an absolute place stays itself
+        folders = self._folders()
+        if self.formats:
+            found = formats.find(self, folders)
+            return found and found.files.place / found.root
         for enough in (all, any):
             for folder in folders:
                 there = [(folder / name).is_file() for name in self.files]
@@ -77,18 +90,14 @@ class Info:
         """Why the data set cannot be read, judged by names and sizes only; empty when it looks whole."""
         folder = self.find()
         if folder is None:
-            looked = dict.fromkeys(str(paths.data() / place) for place in self.places)
-            return [f"not found in {' or '.join(looked)}: {self.how}"]
+            return [f"not found in {' or '.join(dict.fromkeys(map(str, self._folders())))}: {self.how}"]
+        if self.formats:
+            return formats.find(self, [folder]).problems
         missing = [folder / name for name in self.folders if not (folder / name).is_dir()]
-        problems = [f"{path} is missing: {self.how}" for path in missing]
-        for name, size in self.files.items():
-            path = folder / name
-            if not path.is_file():
-                problems.append(f"{path} is missing: {self.how}")
-            elif (found := _size(path)) != size:
-                unpacked = " unpacked" if path.suffix == ".gz" else ""
-                problems.append(f"{path} is damaged ({found:,} bytes{unpacked}, want {size:,}): {self.how}")
-        return problems
+        return [f"{path} is missing: {self.how}" for path in missing] + formats.file_problems(self, folder)
+
+    def _folders(self):
+        return [paths.data() / place for place in self.places]  # an absolute place stays itself
 
     def read(self) -> dict:
         """What the reader gives, of every split, with its counts checked; ValueError names what is wrong."""
@@ -100,27 +109,6 @@ class Info:
             what = "recordings" if self.event else "images"
             raise ValueError(f"{self.title} has {counts} {what}, want {self.counts}: {self.how}")
         return splits
-
-
-def _size(path):
-    """Bytes of a file; of a .gz file the length that its last four bytes promise."""
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    with open(path, "rb") as f:
-        f.seek(max(0, path.stat().st_size - 4))
-        return int.from_bytes(f.read(4), "little")
-
-
-def contents(info: Info, folder: Path, name: str) -> bytes:
-    """A file's bytes, unpacked if it is a .gz, held to its pinned hash; ValueError if it is damaged."""
-    path = Path(folder) / name
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read ({error}): {info.how}") from error
-    if name in info.sha256 and hashlib.sha256(raw).hexdigest() != info.sha256[name]:
-        raise ValueError(f"{path} is damaged (its sha256 is not the pinned one): {info.how}")
-    return raw
 
 
 def balanced(labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
@@ -137,10 +125,7 @@ def balanced(labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
 def _hold_out(info, train, test):
     """The three splits: the validation images are the last of the training images' balanced order."""
     for _, labels in (train, test):
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(info.classes):
-            raise ValueError(
-                f"{info.title} has the label {labels.max()}, want 0 to {len(info.classes) - 1}: {info.how}"
-            )
+        formats.check_labels(info, labels)
     (images, labels), order = train, balanced(train[1])
     cut = len(order) - info.counts["val"]
     return {
@@ -163,44 +148,12 @@ def _read_sample(info, folder):
     return splits
 
 
-def read_idx(info: Info, folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The official (train, test) of four idx files: images (N, 1, H, W) uint8 and labels (N,) int64."""
-    arrays = []
-    for name in info.files:  # train images, train labels, test images, test labels
-        raw = contents(info, folder, name)
-        dims = 3 if "images" in name else 1
-        shape = tuple(np.frombuffer(raw[4 : 4 + 4 * dims], ">u4").tolist())
-        good = raw[:4] == bytes([0, 0, 8, dims]) and len(shape) == dims
-        if not good or len(raw) != 4 + 4 * dims + np.prod(shape):
-            raise ValueError(f"{Path(folder) / name} is no idx file of {dims} dimensions: {info.how}")
-        arrays.append(np.frombuffer(raw, np.uint8, offset=4 + 4 * dims).reshape(shape))
-    x_train, y_train, x_test, y_test = arrays
-    return [(x[:, None], y.astype(np.int64)) for x, y in ((x_train, y_train), (x_test, y_test))]
-
-
 def _read_fashion_mnist(info, folder):
     return _hold_out(info, *read_idx(info, folder))
 
 
-def _read_cifar(info, folder):
-    """Rows of one label (CIFAR-100: the coarse one before it) and 3x32x32 pixels, red first."""
-    pixels = info.channels * info.size**2
-    labels = 1 if len(info.classes) == 10 else 2
-    parts = {"train": [], "test": []}
-    for name in info.files:
-        raw = contents(info, folder, name)
-        if len(raw) % (labels + pixels):
-            raise ValueError(
-                f"{Path(folder) / name} is damaged ({len(raw):,} bytes, want whole rows of"
-                f" {labels + pixels:,}): {info.how}"
-            )
-        rows = np.frombuffer(raw, np.uint8).reshape(-1, labels + pixels)
-        parts["test" if name.startswith("test") else "train"].append(rows)
-    halves = []
-    for rows in (np.concatenate(parts["train"]), np.concatenate(parts["test"])):
-        images = rows[:, labels:].reshape(-1, info.channels, info.size, info.size)
-        halves.append((images, rows[:, labels - 1].astype(np.int64)))
-    return _hold_out(info, *halves)
+def _read_formats(info, folder):
+    return _hold_out(info, *formats.read(info, formats.find(info, [folder])))
 
 
 def _recordings(function):
@@ -231,6 +184,12 @@ _CIFAR100 = tuple(
     sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
     wardrobe whale willow_tree wolf woman worm
     """.split()
+)
+
+_MENDELEY = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files"
+_HOW = (
+    "`python -m sltlib data get {0}` fetches it; or put {1} of www.cs.toronto.edu/~kriz/cifar.html, unpacked,"
+    " into data/{0}/, or name a folder or an archive: `python -m sltlib data use {0} PATH`"
 )
 
 DATASETS = {
@@ -277,11 +236,30 @@ DATASETS = {
         size=32,
         classes=_CIFAR10,
         counts={"train": 45000, "val": 5000, "test": 10000},
-        places=("cifar10/cifar-10-batches-bin", "cifar10"),
+        places=("cifar10",),
         files={f"{name}.bin": 30730000 for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")},
-        reader=_read_cifar,
-        needs="the six .bin files of CIFAR-10's binary version (184 MB)",
-        how="unpack cifar-10-binary.tar.gz of www.cs.toronto.edu/~kriz/cifar.html into data/cifar10/",
+        reader=_read_formats,
+        needs="the binary version (six .bin files), Hugging Face's parquet files, PNGs in a folder for each"
+        " class, or the Python version",
+        how=_HOW.format("cifar10", "cifar-10-binary.tar.gz"),
+        formats=("binary", "parquet", "classes", "pickle"),
+        md5={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+        },
+        mean_pixel=(0.4914, 0.4822, 0.4465),
+        archives=(
+            Archive(
+                name="cifar-10-binary.tar.gz",
+                url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                md5="c32a1d4ab5d03f1284b67883e8d87530",
+                holds=("cifar-10-batches-bin",),
+            ),
+        ),
     ),
     "cifar100": Info(
         title="CIFAR-100",
@@ -289,11 +267,38 @@ DATASETS = {
         size=32,
         classes=_CIFAR100,
         counts={"train": 45000, "val": 5000, "test": 10000},
-        places=("cifar100/cifar-100-binary", "cifar100"),
+        places=("cifar100",),
         files={"train.bin": 153700000, "test.bin": 30740000},
-        reader=_read_cifar,
-        needs="train.bin and test.bin of CIFAR-100's binary version (184 MB)",
-        how="unpack cifar-100-binary.tar.gz of www.cs.toronto.edu/~kriz/cifar.html into data/cifar100/",
+        reader=_read_formats,
+        needs="the binary version (train.bin, test.bin), Hugging Face's parquet files, PNGs in a folder for"
+        " each class, or the Python version",
+        how=_HOW.format("cifar100", "cifar-100-binary.tar.gz"),
+        formats=("binary", "parquet", "classes", "pickle"),
+        md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        mean_pixel=(0.5071, 0.4865, 0.4409),
+        archives=(
+            Archive(
+                name="cifar-100-binary.tar.gz",
+                url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+                md5="03b5dce01913d631647c71ecec9e9cb8",
+                holds=("cifar-100-binary",),
+            ),
+        ),
+    ),
+    "cifar10-jpeg": Info(
+        title="CIFAR-10 (JPEG q75)",
+        channels=3,
+        size=32,
+        classes=_CIFAR10,
+        counts={"train": 45000, "val": 5000, "test": 10000},
+        places=("cifar10-jpeg",),
+        files={},
+        reader=_read_formats,
+        needs="CIFAR-10's images as JPEG of quality 75: train/<class>/*.jpg and test/<class>/*.jpg",
+        how="put train/ and test/ into data/cifar10-jpeg/, or name their folder or archive:"
+        " `python -m sltlib data use cifar10-jpeg PATH`",
+        formats=("jpeg",),
+        mean_pixel=(0.4914, 0.4822, 0.4465),
     ),
     "fashion-dvs": Info(
         title="Fashion-MNIST sample, simulated events",
@@ -319,8 +324,23 @@ DATASETS = {
         folders=("Train", "Test"),
         reader=_recordings("read_nmnist"),
         needs="the folders Train and Test of N-MNIST, 70,000 .bin files",
-        how="unpack train.zip and test.zip of www.garrickorchard.com/datasets/n-mnist into data/n-mnist/",
+        how="`python -m sltlib data get n-mnist` fetches it; or unpack train.zip and test.zip of"
+        " www.garrickorchard.com/datasets/n-mnist into data/n-mnist/",
         event=True,
+        archives=(
+            Archive(
+                name="train.zip",
+                url=f"{_MENDELEY}/39c25547-014b-4137-a934-9d29fa53c7a0/file_downloaded",
+                md5="20959b8e626244a1b502305a9e6e2031",
+                holds=("Train",),
+            ),
+            Archive(
+                name="test.zip",
+                url=f"{_MENDELEY}/05a4d654-7e03-4c15-bdfa-9bb2bcbea494/file_downloaded",
+                md5="69ca8762b2fe404d9b9bad1103e97832",
+                holds=("Test",),
+            ),
+        ),
     ),
     "n-mnist-small": Info(
         title="N-MNIST, SLAYER's sample",
@@ -347,8 +367,23 @@ DATASETS = {
         folders=("ibmGestureTrain", "ibmGestureTest"),
         reader=_recordings("read_gesture"),
         needs="tonic's cut of the recordings into 1,077 + 264 gestures (ibmGestureTrain, ibmGestureTest)",
-        how="unpack ibmGestureTrain.tar.gz and ibmGestureTest.tar.gz into data/dvs128-gesture/",
+        how="`python -m sltlib data get dvs128-gesture` fetches it; or unpack ibmGestureTrain.tar.gz and"
+        " ibmGestureTest.tar.gz into data/dvs128-gesture/",
         event=True,
+        archives=(
+            Archive(
+                name="ibmGestureTrain.tar.gz",
+                url="https://figshare.com/ndownloader/files/38022171",
+                md5="3a8f0d4120a166bac7591f77409cb105",
+                holds=("ibmGestureTrain",),
+            ),
+            Archive(
+                name="ibmGestureTest.tar.gz",
+                url="https://figshare.com/ndownloader/files/38020584",
+                md5="56070e45dadaa85fff82e0fbfbc06de5",
+                holds=("ibmGestureTest",),
+            ),
+        ),
     ),
     "cifar10-dvs": Info(
         title="CIFAR10-DVS",
@@ -361,8 +396,18 @@ DATASETS = {
         folders=_CIFAR10,
         reader=_recordings("read_cifar10_dvs"),
         needs="a folder of 1,000 .aedat4 files for each of the ten classes",
-        how="unpack CIFAR10DVS.zip and the ten .zip files in it into data/cifar10-dvs/",
+        how="`python -m sltlib data get cifar10-dvs` fetches it; or unpack CIFAR10DVS.zip and the ten .zip"
+        " files in it into data/cifar10-dvs/",
         event=True,
+        archives=(
+            Archive(
+                name="CIFAR10DVS.zip",
+                url="https://figshare.com/ndownloader/files/38023437",
+                md5="ce3a4a0682dc0943703bd8f749a7701c",
+                holds=_CIFAR10,
+                nested=True,
+            ),
+        ),
         packages=("tonic", "aedat"),
     ),
 }
@@ -400,6 +445,8 @@ def check(names: Iterable[str] | dict[str, int]) -> None:
 def _problems(name):
     """Why a data set cannot be loaded, by a quick look."""
     found = DATASETS[name]
+    if found.formats and (_cache(name)[0] / arrays.MANIFEST).is_file():
+        return []
     missing = [package for package in found.packages if importlib.util.find_spec(package) is None]
     if missing and not _whole(paths.data() / "frames" / name):
         needs = f"reading its recordings needs {' and '.join(missing)}: pip install -c constraints.txt -e '.[events]'"
@@ -534,6 +581,8 @@ def _splits(name, *frames):
     """{split: (x, y)} as arrays of native size, or as frames (timesteps, size, binning), and the fingerprint."""
     if frames:
         return _frames(name, *frames)
+    if info(name).formats:
+        return _decoded(name)
     splits = info(name).read()
     return splits, _fingerprint(arrays.sha256(part) for split in SPLITS for part in splits[split])
 
@@ -551,18 +600,53 @@ def _frames(name, timesteps, size, binning):
         shapes |= {f"{split}_x": ((n, timesteps, 2, size, size), "|u1"), f"{split}_y": ((n,), "<i8")}
 
     def fill(maps):
-        with _bar(f"{name}: binning", sum(info(name).counts.values())) as bar:
+        with archives.bar(f"{name}: binning", sum(info(name).counts.values())) as bar:
             for split in SPLITS:
                 x = maps[f"{split}_x"]
                 events.fill_frames(recordings[split], x, timesteps, size, binning, progress=bar.update)
                 maps[f"{split}_y"][:] = recordings[split].labels
 
-    return _cached(paths.data() / "frames" / name, about, shapes, fill)
+    return _cached(_folder("frames", name, about), about, shapes, fill)
 
 
-def _cached(parent, about, shapes, fill):
-    """The splits of a data set's cache, made on first use, and their fingerprint."""
-    folder = parent / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+def _decoded(name):
+    """The images of a data set that takes long to decode, from data/arrays, decoded on first use."""
+    folder, about, shapes = _cache(name)
+
+    def fill(maps):
+        try:
+            splits = info(name).read()
+        except ValueError as error:
+            hint = f"{folder} is damaged, and to make it again: " if folder.exists() else ""
+            raise ValueError(f"{hint}{error}") from error
+        _copy(splits, maps)
+
+    return _cached(folder, about, shapes, fill)
+
+
+def _cache(name):
+    """Where the decoded arrays of a data set are, what they say that they are, and their shapes."""
+    found = info(name)
+    image = (found.channels, found.size, found.size)
+    about = {"dataset": name, "counts": found.counts, "image": image, "version": DECODED}
+    shapes = {}
+    for split in SPLITS:
+        n = found.counts[split]
+        shapes |= {f"{split}_x": ((n, *image), "|u1"), f"{split}_y": ((n,), "<i8")}
+    return _folder("arrays", name, about), about, shapes
+
+
+def _folder(kind, name, about):
+    return paths.data() / kind / name / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _copy(splits, maps):
+    for split, (x, y) in splits.items():
+        maps[f"{split}_x"][:], maps[f"{split}_y"][:] = x, y
+
+
+def _cached(folder, about, shapes, fill):
+    """The splits in a cache's folder, made on first use, and their fingerprint."""
     maps = arrays.made(folder, about, shapes, fill)
     values = arrays.hashes(folder)
     parts = {split: (maps[f"{split}_x"], maps[f"{split}_y"]) for split in SPLITS}
@@ -571,15 +655,6 @@ def _cached(parent, about, shapes, fill):
 
 def _fingerprint(values):
     return hashlib.sha256("".join(values).encode()).hexdigest()[:16]
-
-
-def _bar(words, total):
-    """A progress bar in a terminal or a notebook; nothing under CI or `$SLT_QUIET`."""
-    from tqdm import tqdm
-
-    quiet = os.environ.get("CI") or os.environ.get("SLT_QUIET") or os.environ.get("SLT_STATUS")
-    shown = not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=total, desc=words, disable=not shown, leave=False)
 
 
 def _moments(x):
@@ -674,8 +749,60 @@ def table() -> str:
             f"{name:14} {found.title}: {counts}, {shape}, {len(found.classes)} classes",
             f"{'':14} needs {found.needs}",
         ]
-        lines += [f"{'':14} {problem}" for problem in problems] or [f"{'':14} found in {found.find()}"]
+        lines += [f"{'':14} {problem}" for problem in problems] or [f"{'':14} found in {_found(name)}"]
     return "\n".join(lines)
+
+
+def _found(name):
+    """Where a data set that has no problems is."""
+    cache = _cache(name)[0] if DATASETS[name].formats else None
+    return cache if cache and cache.is_dir() else DATASETS[name].find()
+
+
+def get(name: str) -> str:
+    """Fetch a data set's archives into data/<name>, unpack and read them; says where it is.
+
+    A download that was cut goes on. ValueError says how to place the files by hand.
+    """
+    found, folder = info(name), paths.data() / name
+    if _problems(name) and not found.archives:
+        raise ValueError(f"{name} cannot be fetched: {found.how}")
+    if _problems(name):
+        for archive in found.archives:
+            if not all((folder / held).exists() for held in archive.holds):
+                archives.extract(archives.download(archive, folder), folder, archive.nested)
+    if found.event:
+        found.read()
+    else:
+        _splits(name)
+    return f"{name} is ready in {_found(name)}"
+
+
+def use(name: str, path: Path) -> str:
+    """Read an image data set from a folder or an archive of yours, in any of its formats; says where it is.
+
+    The decoded arrays are kept in data/arrays. What stands there already is never replaced.
+    """
+    found, path = info(name), Path(path).expanduser().absolute()
+    if not found.formats:
+        raise ValueError(f"{name} is read from its own place only: {found.how}")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give a folder or an archive")
+    seen = formats.find(found, [path])
+    if seen is None:
+        raise ValueError(f"{path} holds nothing of {found.title}; it may be {found.needs}")
+    if seen.problems:
+        raise ValueError("\n".join([f"{found.title} cannot be read:", *seen.problems]))
+    splits = _hold_out(found, *formats.read(found, seen))
+    folder, about, shapes = _cache(name)
+    there = arrays.load(folder, about)
+    if there is None:
+        arrays.publish(folder, about, shapes, lambda maps: _copy(splits, maps))
+    else:
+        new = {f"{split}_{part}": a for split in SPLITS for part, a in zip("xy", splits[split], strict=True)}
+        if not all(np.array_equal(there[part], new[part]) for part in there):
+            raise ValueError(f"{folder} holds other images as {name}: remove it first to use those in {path}")
+    return f"{name} is ready in {folder}"
 
 
 def manifest(name: str, *frames) -> dict:
@@ -739,15 +866,25 @@ def _wanted(profile):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m sltlib data [list | prepare --profile P]`; 1 when something is not right."""
+    """`python -m sltlib data [list | get NAME | use NAME PATH | prepare --profile P]`; 1 when it fails."""
     parser = argparse.ArgumentParser(prog="python -m sltlib data", description="Data sets.")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("list", help="every data set, what it needs, where it was found (the default)")
+    fetch = commands.add_parser("get", help="fetch a data set, check, unpack and read it")
+    fetch.add_argument("name")
+    own = commands.add_parser("use", help="read a data set from a folder or an archive of yours")
+    own.add_argument("name")
+    own.add_argument("path")
     stage = commands.add_parser("prepare", help="check and describe the data sets of a profile")
     stage.add_argument("--profile", required=True)
     args = parser.parse_args(argv)
     try:
-        print(prepare(args.profile) if args.command == "prepare" else table())
+        if args.command == "get":
+            print(get(args.name))
+        elif args.command == "use":
+            print(use(args.name, args.path))
+        else:
+            print(prepare(args.profile) if args.command == "prepare" else table())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

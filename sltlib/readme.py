@@ -22,6 +22,7 @@ NOTEBOOKS = {
     "03_reward1_sparsity": ("accuracy and loss over sparsity for all ticket kinds, global ranking", "minutes"),
     "04_time_and_decay": ("time steps and decay: accuracy, firing rate, energy", "minutes"),
     "05_energy": ("operations counted from real spikes, energy under three models, firing rates", "seconds after 02"),
+    "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
 }
 
 

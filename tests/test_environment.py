@@ -97,7 +97,7 @@ def test_conda_installs_by_the_same_pins():
 def test_no_import_is_undeclared():
     """Whatever sltlib imports from outside is in pyproject.toml under that name."""
     names = {"yaml": "pyyaml", "nbclient": "papermill", "traitlets": "ipykernel", "cycler": "matplotlib"}
-    names["distributed"] = None  # asked for when it is missing
+    names |= {"PIL": "pillow", "distributed": None}  # the last is asked for when it is missing
     direct = [Requirement(r) for r in PROJECT["dependencies"]] + OPTIONAL
     declared = {canonicalize_name(r.name) for r in direct}
     for path in sorted((ROOT / "sltlib").glob("*.py")):
