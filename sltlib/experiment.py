@@ -251,8 +251,6 @@ class Experiment:
             problems.append(f"source has selector={source.selector!r}: give one that sees all patches")
         elif self.selector == "attention" and source.model != "spikformer":
             problems.append("selector='attention' ranks by a trained spikformer's first block: give that as source")
-        elif self.selector == "none" and source.model != "convpep":
-            problems.append("source is a spikformer and there is no selector: give the convpep that it started from")
         same = ["dataset", "width", "image_size", "stem_pools", "timesteps", "stem_activation"]
         if self.stem_activation in SPIKING:
             same += ["beta", "threshold", "reset"]

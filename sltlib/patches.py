@@ -170,7 +170,9 @@ def attention(experiment, features):
     return Columns(parts.token_block(features, features), parts.token_block(features, features), experiment)
 
 
-def multisp(network, sparsity=0.5, weights="binary", patch_sparsity=0.3, selector="learned", search=None, rank=None):
+def multisp(
+    network, sparsity=0.5, weights="binary", patch_sparsity=0.3, selector="learned", search=None, rank=None, source=None
+):
     """Multi-level sparsity, Algorithm 1 of arXiv 2311.12060: the Experiment whose Ticket holds all levels.
 
     network : a spikformer Experiment without source; its neuron makes MultiSp-SLT ("lif") or -LT ("gelu"), its
@@ -178,13 +180,16 @@ def multisp(network, sparsity=0.5, weights="binary", patch_sparsity=0.3, selecto
     sparsity, weights : of the ConvPEP; 0 trains it dense. patch_sparsity : 0 keeps all patches, then
         there is no step 3. selector : a name in experiment.SELECTORS.
     search, rank : fields of steps 1 and 3 that differ from the network's, as dicts (epochs, lr, ...).
+    source : an Experiment whose ConvPEP is taken in place of step 1's: patches of a spikformer trained
+        as a whole. Then sparsity, weights and search are not read.
 
     `run([multisp(...)])` trains the steps that the store lacks; those that two chains share only once.
     """
     bare = dict(model="convpep", neuron=network.stem_activation, stem_neuron="same")
     # 1. Search the ConvPEP's scores under a temporary linear head.
-    how = dict(search="edge-popup", affine=False) if sparsity else {}  # a search trains nothing but scores
-    stem = network.replace(**bare | how | dict(sparsity=sparsity, weights=weights) | (search or {}))
+    stem, how = source, dict(search="edge-popup", affine=False) if sparsity else {}  # it trains only scores
+    if stem is None:
+        stem = network.replace(**bare | how | dict(sparsity=sparsity, weights=weights) | (search or {}))
     # 2. Freeze what was found and drop the head: what a source does.
     if not patch_sparsity:
         return network.replace(source=stem)

@@ -1,10 +1,11 @@
 """Recipes searched in the open: the same grid and budget for every row, judged on the validation split.
 
 `python -m sltlib tune` trains the grid of a profile's settings of a notebook (02_table1_cnn; for event
-data 06_event_data) and writes, under results/tuning/<name>/: grid.csv (every candidate and its
-validation accuracy), choices.json (the best of each arm, which the notebooks read) and sizes.csv (image
-size, width and passes). <name> is the profile, and for 06 the profile and "-06". Nothing here looks at
-the test split, and the tuning seeds are not those of the reported runs.
+data 06_event_data, for transformers 08_table2_multisp) and writes, under results/tuning/<name>/: grid.csv
+(every candidate and its validation accuracy), choices.json (the best of each arm, which the notebooks
+read) and sizes.csv (what the sizes were chosen among). <name> is the profile, for 06 and 08 followed by
+"-06" or "-08". Nothing here looks at the test split, and the tuning seeds are not those of the reported
+runs.
 """
 
 import argparse
@@ -13,11 +14,12 @@ import sys
 
 import pandas
 
-from . import figures, params
+from . import figures, params, table2
 from .experiment import ROWS, TICKETS, row
 
-IMAGES, EVENT = "02_table1_cnn", "06_event_data"  # the notebooks whose rows are tuned
-SEEDS = {IMAGES: (1000, 1001), EVENT: (1000,)}  # as many for one arm as for another
+# The notebooks whose rows are tuned.
+IMAGES, EVENT, TRANSFORMER = "02_table1_cnn", "06_event_data", "08_table2_multisp"
+SEEDS = {IMAGES: (1000, 1001), EVENT: (1000,), TRANSFORMER: (1000,)}  # as many for one arm as for another
 GRID = [("adam", lr) for lr in (0.0006, 0.002, 0.006, 0.02, 0.06, 0.2)] + [("sgd", lr) for lr in (0.1, 1.0)]
 ARMS = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in ("random-readout", "random-trained")))
 DENSE = tuple(name for name in ROWS if name not in TICKETS)  # the rows that may have affine norms
@@ -53,6 +55,7 @@ SIZE_ARMS = {"linear": (0.006, 0.02), "SNN": (0.006, 0.02), "BinWSNN-ConnS": (0.
 SETTINGS = (
     *("dataset", "model", "width", "image_size", "train_images", "epochs", "batch_size"),
     *("timesteps", "beta", "augment", "affine", "binning"),
+    *("depth", "heads", "stem_pools", "threshold", "search_epochs", "rank_epochs", "patch_sparsity"),
 )
 
 
@@ -64,7 +67,7 @@ def name_of(profile, notebook=IMAGES):
 def subject(name):
     """(profile, notebook) of a tuning's name."""
     profile, _, number = name.partition("-")
-    return profile, next((n for n in (IMAGES, EVENT) if n[:2] == number), IMAGES)
+    return profile, next((n for n in SEEDS if n[:2] == number), IMAGES)
 
 
 def settings(profile, notebook=IMAGES):
@@ -73,9 +76,26 @@ def settings(profile, notebook=IMAGES):
     return {name: values[name] for name in SETTINGS if name in values}, values["sparsity"]
 
 
-def candidates(profile, notebook=IMAGES):
-    """(arm, Experiment) of the whole grid: as many for one arm as for another."""
+def arms(notebook=IMAGES):
+    """The arms of a notebook in groups; those of a later group start from what an earlier one chose."""
+    return [tuple(group) for group in table2.TUNED] if notebook == TRANSFORMER else [ARMS]
+
+
+def candidates(profile, notebook=IMAGES, chosen=None):
+    """(arm, Experiment) of the whole grid: as many for one arm as for another.
+
+    chosen : of transformers: None for the first group of arms, then its recipes, for the second.
+    """
     fixed, sparsity = settings(profile, notebook)
+    if notebook == TRANSFORMER:
+        steps = {name: dict(epochs=fixed.pop(f"{name}_epochs")) for name in ("search", "rank")}
+        rest = (fixed, sparsity, fixed.pop("patch_sparsity"))
+        return [
+            (arm, table2.judged(arm, dict(optimizer=optimizer, lr=lr), chosen or {}, *rest, seed, **steps))
+            for arm in arms(notebook)[chosen is not None]
+            for optimizer, lr in GRID
+            for seed in SEEDS[notebook]
+        ]
     affine = fixed.pop("affine")
     return [
         (arm, row(arm, sparsity, optimizer=optimizer, lr=lr, seed=seed, affine=affine and arm in DENSE, **fixed))
@@ -128,7 +148,7 @@ def main(argv=None):
     """`python -m sltlib tune [--profile mini] [--notebook 06_event_data] [--sizes]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
-    parser.add_argument("--notebook", default=IMAGES, choices=(IMAGES, EVENT), help=f"whose rows (default: {IMAGES})")
+    parser.add_argument("--notebook", default=IMAGES, choices=tuple(SEEDS), help=f"whose rows (default: {IMAGES})")
     parser.add_argument("--sizes", action="store_true", help="compare image sizes, widths and passes instead")
     chosen = parser.parse_args(argv)
     place = params.tuning_folder(name_of(chosen.profile, chosen.notebook))
@@ -139,8 +159,11 @@ def main(argv=None):
         print(shown.to_string())
         return
     fixed, sparsity = settings(chosen.profile, chosen.notebook)
-    table = trained(candidates(chosen.profile, chosen.notebook), ["optimizer", "lr"])
-    choices = best(table)
+    table, choices = None, None
+    for _ in arms(chosen.notebook):
+        recipes = choices and {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in choices.items()}
+        part = trained(candidates(chosen.profile, chosen.notebook, recipes), ["optimizer", "lr"])
+        table, choices = pandas.concat([table, part]), {**(choices or {}), **best(part)}
     about = {
         "settings": fixed | {"sparsity": sparsity},
         "budget": f"{len(GRID)} candidates of {len(SEEDS[chosen.notebook])} seeds for every arm",

@@ -241,6 +241,10 @@ def test_each_level_alone_is_one_argument():
     for selector in ("rate", "random"):
         assert patches.multisp(NETWORK, 0.0, "float", 0.3, selector).source == dense.source
     assert patches.multisp(NETWORK, 0.0, "float", 0.3, "attention").source == dense
+    for selector in ("rate", "learned"):  # patches of a network that was trained as a whole
+        found = patches.multisp(NETWORK, 0.0, "float", 0.3, selector, source=NETWORK)
+        assert (found.source.source if selector == "learned" else found.source) == NETWORK
+    assert patches.multisp(NETWORK, patch_sparsity=0.0, source=NETWORK) == NETWORK.replace(source=NETWORK)
     twin = NETWORK.replace(neuron="gelu", stem_neuron="sign")
     assert patches.multisp(twin).source.source.neuron == "sign"
     assert patches.multisp(twin).source.source.key == patches.multisp(twin.replace(neuron="relu")).source.source.key

@@ -375,7 +375,7 @@ def test_a_search_of_a_spikformer_is_refused_with_the_way_to_do_it():
         (dict(selector="learned", patch_sparsity=0.3, source=STEM), "convpep with selector='learned'"),
         (dict(model="convpep", selector="rate", patch_sparsity=0.3, source=STEM), "trains nothing"),
         (dict(model="convpep", stem_neuron="sign"), "one activation"),
-        (dict(source=SMALL.replace(source=STEM)), "no selector"),
+        (dict(source=SMALL.replace(source=STEM, selector="rate", patch_sparsity=0.3)), "sees all patches"),
         (dict(source=Experiment("fashion", search="edge-popup", sparsity=0.5)), "source is a conv4"),
         (dict(source=STEM, timesteps=2, beta=0.9), "timesteps=3.*beta=0.5"),
         (dict(source=STEM, stem_pools=2), "stem_pools=1"),
