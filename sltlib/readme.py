@@ -23,6 +23,8 @@ NOTEBOOKS = {
     "04_time_and_decay": ("time steps and decay: accuracy, firing rate, energy", "minutes"),
     "05_energy": ("operations counted from real spikes, energy under three models, firing rates", "seconds after 02"),
     "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
+    "07_patch_tickets": ("which patches a (spiking) transformer needs: four rankings, random as the control", "minutes"),
+    "08_table2_multisp": ("multi-level sparsity: Table 2, each level alone and together, Reward 2", "minutes"),
 }
 
 

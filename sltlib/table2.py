@@ -40,11 +40,13 @@ PAPER = {
 MULTISP = {"MultiSp-SLT": 90.21, "MultiSp-LT": 90.21 - 0.34}  # arXiv 2309.13302, CIFAR10
 
 KINDS = {"Spikeformer": "lif", "Transformer": "gelu"}
-# What is sparse, or one bit, in each row; all but the first take Algorithm 1's steps. None: trained in one piece.
+# What is sparse, or one bit, in each row. None: trained in one piece. whole: the ConvPEP of the network in one
+# piece, frozen, under an encoder trained anew. All others take the four steps of Algorithm 1.
 LEVELS = {
     "": None,
+    "retrained": dict(whole=True),
+    "PatchS": dict(whole=True, patches=True),
     "in steps": dict(),
-    "PatchS": dict(patches=True),
     "binary ConvPEP": dict(weights="binary", ticket=True),
     "sign ConvPEP": dict(sign=True),
     "CPS": dict(ticket=True, patches=True),
@@ -72,32 +74,37 @@ def arm(part, neuron, ticket=False):
     return f"{part} {neuron}{' ticket' if ticket else ''}"
 
 
-def row(name, base, recipe, sparsity, patch_sparsity, seed, selector="learned", search=None, rank=None) -> Experiment:
+def row(name, base, recipe, sparsity, patch_sparsity, seed, search_epochs, rank_epochs, selector="learned") -> Experiment:
     """The Experiment of a row's last step; its chain of sources are the steps before.
 
-    base : fields of a spikformer. recipe : {arm: optimizer and lr}. search, rank : fields of steps 1 and
-    3 that differ (epochs). sparsity : of the ConvPEP; patch_sparsity : of the patches.
+    base : fields of a spikformer. recipe : {arm: optimizer and lr}. sparsity : of the ConvPEP;
+    patch_sparsity : of the patches, selector : their ranking. search_epochs, rank_epochs : of steps 1 and 3. A
+    network in one piece (and the linear classifier) sees the training data as often as steps 1 and 4 together.
     """
+    longer = {"epochs": base["epochs"] + search_epochs, "seed": seed}
     if name == "linear":
-        return Experiment(**{k: v for k, v in base.items() if k not in ("heads", "depth", "width", "stem_pools", "affine")}
-                          | recipe["linear"] | dict(model="linear", neuron="relu", seed=seed))  # fmt: skip
+        unread = ("width", "depth", "heads", "stem_pools", "affine")
+        fields = {field: value for field, value in base.items() if field not in unread}
+        return Experiment(**fields | recipe["linear"] | longer | dict(model="linear", neuron="relu"))
     kind, level, control = _parts(name)
     neuron, what = KINDS[kind], LEVELS[level]
-    whole = Experiment(**base, **recipe[arm("whole" if what is None else "encoder", neuron)], model="spikformer", neuron=neuron, seed=seed)
+    network = dict(base, model="spikformer", neuron=neuron, seed=seed)
+    whole = Experiment(**network | recipe[arm("whole", neuron)] | longer)
     if what is None:
         return whole
     stem = "sign" if what.get("sign") and neuron != "lif" else neuron
-    how = recipe[arm("stem", stem, what.get("ticket", False))] | (search or {})
+    how = recipe[arm("stem", stem, what.get("ticket", False))] | dict(epochs=search_epochs)
     if control == "random ConvPEP":
         how |= dict(search="random-readout")
     return multisp(
-        whole.replace(stem_neuron=stem if stem != neuron else "same"),
+        Experiment(**network, **recipe[arm("encoder", neuron)], stem_neuron=stem if stem != neuron else "same"),
         sparsity=sparsity if what.get("ticket") else 0.0,
         weights=what.get("weights", "float"),
         patch_sparsity=patch_sparsity if what.get("patches") else 0.0,
         selector="random" if control == "random patches" else selector,
         search=how,
-        rank=recipe[arm("selector", stem)] | (rank or {}),
+        rank=recipe[arm("selector", stem)] | dict(epochs=rank_epochs) if selector == "learned" else None,
+        source=whole if what.get("whole") else None,
     )
 
 
@@ -134,16 +141,15 @@ TUNED = (
 )
 
 
-def judged(arm, candidate, recipe, *settings, **steps) -> Experiment:
-    """The Experiment that judges a candidate recipe of an arm; settings and steps as in `row`, from base on.
+def judged(arm, candidate, recipe, base, *settings) -> Experiment:
+    """The Experiment that judges a candidate recipe of an arm; base and settings as in `row`.
 
     recipe : those of the first group, for an arm of the second.
     """
     group = next(group for group in TUNED if arm in group)
     name, back = group[arm]
     unread = dict.fromkeys((a for g in TUNED for a in g), {})  # of steps that come after
-    base, *rest = settings
-    found = row(name, base, unread | recipe | {arm: candidate}, *rest, **steps)
+    found = row(name, base, unread | recipe | {arm: candidate}, *settings)
     for _ in range(back):
         found = found.source
     return found
@@ -154,7 +160,9 @@ ABOVE = {
     "Reward 2: MultiSp-SLT loses less than MultiSp-LT": ("MultiSp-SLT", "Spikeformer", "MultiSp-LT", "Transformer"),
     "the same against the network in steps": ("MultiSp-SLT", "Spikeformer, in steps", "MultiSp-LT", "Transformer, in steps"),
     "MultiSp-SLT above MultiSp-LT (the +0.34)": ("MultiSp-SLT", "MultiSp-LT"),
-    "patches: the spiking network loses less": ("Spikeformer-PatchS", "Spikeformer", "Transformer-PatchS", "Transformer"),
+    "patches: the spiking network loses less": (
+        "Spikeformer-PatchS", "Spikeformer, retrained", "Transformer-PatchS", "Transformer, retrained",
+    ),
     "binary ConvPEP: the spiking network loses less": (
         "Spikeformer, binary ConvPEP", "Spikeformer, in steps", "Transformer, binary ConvPEP", "Transformer, in steps",
     ),

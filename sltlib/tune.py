@@ -88,10 +88,9 @@ def candidates(profile, notebook=IMAGES, chosen=None):
     """
     fixed, sparsity = settings(profile, notebook)
     if notebook == TRANSFORMER:
-        steps = {name: dict(epochs=fixed.pop(f"{name}_epochs")) for name in ("search", "rank")}
-        rest = (fixed, sparsity, fixed.pop("patch_sparsity"))
+        patch_sparsity, *steps = (fixed.pop(name) for name in ("patch_sparsity", "search_epochs", "rank_epochs"))
         return [
-            (arm, table2.judged(arm, dict(optimizer=optimizer, lr=lr), chosen or {}, *rest, seed, **steps))
+            (arm, table2.judged(arm, dict(optimizer=optimizer, lr=lr), chosen or {}, fixed, sparsity, patch_sparsity, seed, *steps))
             for arm in arms(notebook)[chosen is not None]
             for optimizer, lr in GRID
             for seed in SEEDS[notebook]
