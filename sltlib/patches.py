@@ -27,6 +27,13 @@ def keep(tokens, scores, sparsity):
     return tokens.gather(2, index.expand(len(tokens), -1, -1, tokens.shape[-1]))
 
 
+@torch.no_grad()
+def kept(model, x):
+    """The patches that a trained spikformer with a selector keeps of its input: indices (B, K), and all N."""
+    tokens = model.stem(x)
+    return best(model.selector(tokens, x), model.patch_sparsity), tokens.shape[2]
+
+
 class _Gate(torch.autograd.Function):
     """Scores to a mask of 0 and 1; the gradient is that of a sigmoid in its place (straight-through)."""
 

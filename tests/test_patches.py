@@ -186,6 +186,15 @@ def test_the_encoder_sees_the_kept_patches_of_each_image_only(selector):
     torch.testing.assert_close(alone, logits)  # fixed per image, whatever the batch
 
 
+def test_the_patches_to_look_at_are_those_that_are_kept():
+    model = built(chosen("rate", 0.6))
+    index, count = patches.kept(model, images())
+    tokens = model.stem(images())
+    assert index.shape == (5, 6) and count == 16
+    for i, row in enumerate(index):
+        assert torch.equal(tokens[:, i, row], model.embed(images())[:, i])
+
+
 def test_equal_seeds_start_from_equal_encoders_whatever_the_selector():
     heads = [models.build_model(chosen(selector)).blocks for selector in SELECTORS if selector != "none"]
     for other in heads[1:]:
