@@ -26,6 +26,7 @@ from sltlib import arrays
 
 BLOCK = 1 << 20  # bytes read at a time
 RATIO, SLACK = 50, 100 << 20  # an archive may unpack to this many times its size, and so many bytes more
+MEMORY = 2 << 30  # bytes that an archive may hold to be read without unpacking
 MEMBERS = 1_000_000  # files that an archive may hold
 
 
@@ -88,7 +89,8 @@ def download(archive: Archive, folder: Path) -> Path:
             if (found := md5(part)) != archive.md5:
                 part.unlink()
                 raise ValueError(
-                    f"{archive.url} gave another file (its md5 is {found}, want {archive.md5}): it is not kept"
+                    f"{archive.url} gave another file (its md5 is {found}, want {archive.md5}): it is not kept;"
+                    f" try again, or put the right file at {path}"
                 )
             os.replace(part, path)
             arrays.sync(path.parent)
@@ -161,7 +163,7 @@ def extract(archive: Path, folder: Path, nested: bool = False) -> list[Path]:
 
 
 def _unpack(archive, folder):
-    for name, blocks in _files(archive):
+    for name, blocks in _files(archive, RATIO * archive.stat().st_size + SLACK):
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,19 +180,20 @@ def _unpack(archive, folder):
 
 def contents(archive: Path) -> dict[str, bytes]:
     """{path: bytes} of every file in an archive, held to the same as in `extract`; nothing is written."""
-    return {name: b"".join(blocks) for name, blocks in _files(archive)}
+    most = min(MEMORY, RATIO * archive.stat().st_size + SLACK)
+    return {name: b"".join(blocks) for name, blocks in _files(archive, most)}
 
 
-def _files(archive):
-    """(relative path, its bytes in blocks) of each file of an archive; the blocks must be taken first."""
-    room, count = RATIO * archive.stat().st_size + SLACK, 0
+def _files(archive, most):
+    """(relative path, its bytes in blocks) of each file of an archive of `most` bytes; take the blocks at once."""
+    room, count = most, 0
 
     def blocks(file):
         nonlocal room
         for block in _readable(archive, iter(lambda: file.read(BLOCK), b"")):
             room -= len(block)
             if room < 0:
-                raise ValueError(f"{archive} unpacks to over {RATIO} times its size: it is not unpacked")
+                raise ValueError(f"{archive} unpacks to more than {most:,} bytes: it is not unpacked")
             yield block
 
     for name, file in _readable(archive, _members(archive)):

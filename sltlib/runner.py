@@ -117,7 +117,7 @@ def _added(experiment):
     """What of an experiment other processes do not know: "search 'mine'"."""
     added = [f"{name} {getattr(experiment, name)!r}" for name in experiment.added]
     known = data.DATASETS.get(experiment.dataset)
-    if known is not None and known.reader.__module__ != data.__name__:
+    if known is not None and known.reader.__module__.partition(".")[0] != "sltlib":
         added.append(f"dataset {experiment.dataset!r}")
     return added
 

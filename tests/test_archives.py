@@ -226,7 +226,15 @@ def test_an_archive_that_unpacks_to_far_too_much_is_refused(tmp_path, monkeypatc
     monkeypatch.setattr(archives, "BLOCK", 10_000)
     path = make(tmp_path / "a", [*GOOD, ("big", bytes(1_000_000))])
     assert path.stat().st_size < 10_000
-    refused(tmp_path, path, "over 50 times its size")
+    refused(tmp_path, path, "unpacks to more than [0-9,]+ bytes")
+
+
+def test_what_is_read_without_unpacking_fits_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MEMORY", 3000)
+    path = tar(tmp_path / "a", GOOD)
+    with pytest.raises(ValueError, match="unpacks to more than 3,000 bytes"):
+        archives.contents(path)
+    archives.extract(path, tmp_path / "out")
 
 
 def test_an_archive_of_too_many_files_is_refused(tmp_path, monkeypatch):
@@ -331,6 +339,15 @@ def test_get_goes_on_after_the_first_of_two_archives(server, tmp_path, monkeypat
     monkeypatch.setitem(data.DATASETS, "n-mnist", changed)
     assert data.main(["get", "n-mnist"]) == 0, capsys.readouterr().err
     assert (folder / "Test" / "0" / "1.bin").read_bytes() == b"12345"
+
+
+def test_get_does_not_go_round_in_circles(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    where = Tiny(monkeypatch).binary(tmp_path / "cifar10")
+    (where / "test_batch.bin").unlink()
+    assert data.main(["get", "cifar10"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'cifar10'} is not whole: move away what is there" in error and "test_batch.bin is missing" in error
 
 
 def test_get_says_what_cannot_be_fetched(tmp_path, monkeypatch, capsys):
