@@ -274,7 +274,8 @@ def recording(found, sensor, most: int = 6000, ax=None):
         ax.scatter(part["t"] / 1000, part["x"], sensor[0] - 1 - part["y"].astype(int), s=1, color=colour,
                    linewidths=0, alpha=0.6, label=label, rasterized=True)  # fmt: skip
     ax.set(xlabel="time (ms)", ylabel="x (pixels)", zlabel="y (pixels)", ylim=(0, sensor[1]), zlim=(0, sensor[0]))
-    ax.set_box_aspect((2, 1, 1), zoom=0.85)
+    ax.set_box_aspect((2, 1, 1), zoom=0.95)
+    ax.locator_params(nbins=4)
     ax.view_init(elev=18, azim=-62)
     ax.tick_params(labelsize=5, pad=-2)
     return fig
