@@ -468,8 +468,7 @@ def _wanted(profile):
     wanted, known = {}, params.names()
     for notebook, block in blocks[profile].items():
         values = (params.declared(notebook) if notebook in known else {}) | block
-        named = values.get("dataset", [])
-        for name in ([named] if isinstance(named, str) else named) + values.get("datasets", []):
+        for name in params.datasets(values):
             settings = wanted.setdefault(name, set())
             if name in DATASETS and DATASETS[name].event:
                 size, binning = values.get("image_size", 0), values.get("binning", "count")

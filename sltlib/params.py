@@ -357,9 +357,15 @@ def _together(values):
     return []
 
 
+def datasets(values: dict) -> list[str]:
+    """The data sets that parameters name: `dataset`, `datasets`, and what ends in `_dataset`."""
+    single = [value for name, value in values.items() if name == "dataset" or name.endswith("_dataset")]
+    return single + list(values.get("datasets", []))
+
+
 def _data(values):
-    """Problems with the data sets named by `dataset` and `datasets`."""
-    sets = ([values["dataset"]] if "dataset" in values else []) + list(values.get("datasets", []))
+    """Problems with the data sets that parameters name."""
+    sets = datasets(values)
     images = values.get("train_images", 0)
     if not sets:
         return []

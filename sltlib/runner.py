@@ -160,6 +160,7 @@ def _table(experiments, store, trained):
 
 # Multiplications for one 32x32 image at width 1, in millions; only their ratios matter.
 _SIZES = {"linear": 0.1, "conv2": 40, "conv4": 96, "conv6": 153, "conv8": 210, "resnet19": 2300}
+_SIZES |= {"spikformer": 320, "convpep": 200}
 
 
 def cost(experiment: Experiment) -> float:

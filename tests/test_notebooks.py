@@ -62,7 +62,7 @@ def test_mini_reports_at_least_three_seeds():
         assert len(block.get("seeds", [0, 1, 2])) >= 3, name
 
 
-@pytest.mark.parametrize("notebook", list(tune.SIZES))
+@pytest.mark.parametrize("notebook", list(tune.SEEDS))
 def test_recipes_of_mini_were_tuned_for_mini(notebook):
     fixed, sparsity = tune.settings("mini", notebook)
     kept = json.loads((params.tuning_folder(tune.name_of("mini", notebook)) / "choices.json").read_text())

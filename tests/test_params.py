@@ -242,3 +242,8 @@ def test_the_projects_own_profiles_are_right():
             assert list(blocks) == params.names(), profile
         for notebook, values in found["paper"].items():  # its data sets may be missing here
             assert values.keys() <= params.declared(notebook).keys()
+
+
+def test_every_data_set_that_parameters_name_is_looked_for():
+    values = dict(dataset="fashion", event_dataset="fashion-dvs", datasets=["cifar10"], seeds=[0])
+    assert sorted(params.datasets(values)) == ["cifar10", "fashion", "fashion-dvs"]

@@ -47,7 +47,7 @@ def test_the_best_is_that_of_the_mean_over_seeds():
 
 def test_a_tuning_is_named_after_its_profile_and_notebook():
     for profile in ("mini", "paper"):
-        for notebook in (tune.IMAGES, tune.EVENT):
+        for notebook in tune.SEEDS:
             assert tune.subject(tune.name_of(profile, notebook)) == (profile, notebook)
     assert tune.name_of("mini") == "mini" and tune.name_of("mini", tune.EVENT) == "mini-06"
 
@@ -60,8 +60,12 @@ def test_committed_choices_follow_from_the_committed_grid(profile):
     subject = tune.subject(profile)
     fixed, sparsity = tune.settings(*subject)
     assert kept["settings"] == fixed | {"sparsity": sparsity}, "the profile changed: run `make tune`"
-    assert Counter(grid.arm) == dict.fromkeys(tune.ARMS, len(tune.GRID) * len(tune.SEEDS[subject[1]]))
-    assert [e.key for _, e in tune.candidates(*subject)] == grid.key.tolist()
+    groups = tune.arms(subject[1])
+    each = len(tune.GRID) * len(tune.SEEDS[subject[1]])
+    assert Counter(grid.arm) == dict.fromkeys((arm for group in groups for arm in group), each)
+    chosen = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in kept["choices"].items()}
+    keys = [e.key for n in range(len(groups)) for _, e in tune.candidates(*subject, chosen if n else None)]
+    assert keys == grid.key.tolist()
 
 
 def test_recipes_name_every_arm_and_what_to_do_without():
