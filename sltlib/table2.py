@@ -79,9 +79,9 @@ def row(name, base, recipe, sparsity, patch_sparsity, seed, search_epochs, rank_
 
     base : fields of a spikformer. recipe : {arm: optimizer and lr}. sparsity : of the ConvPEP;
     patch_sparsity : of the patches, selector : their ranking. search_epochs, rank_epochs : of steps 1 and 3. A
-    network in one piece (and the linear classifier) sees the training data as often as steps 1 and 4 together.
+    network in one piece (and the linear classifier) sees the training data as often as all steps together.
     """
-    longer = {"epochs": base["epochs"] + search_epochs, "seed": seed}
+    longer = {"epochs": search_epochs + rank_epochs + base["epochs"], "seed": seed}
     if name == "linear":
         unread = ("width", "depth", "heads", "stem_pools", "affine")
         fields = {field: value for field, value in base.items() if field not in unread}
