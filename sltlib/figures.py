@@ -25,10 +25,10 @@ COLUMN, PAGE = 3.4, 7.0  # widths in inches of a paper's column and page
 PALETTE = ("#000000", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 GREY = "#666666"
 ON, OFF = "#E69F00", "#56B4E9"  # events of an event camera: brighter, darker
-COLOURS = {"relu": "#0072B2", "lif": "#D55E00", "sign": "#009E73", "linear": GREY}
+COLOURS = {"relu": "#0072B2", "gelu": "#0072B2", "lif": "#D55E00", "sign": "#009E73", "linear": GREY}
 # So that a print in grey can be read as well.
-MARKERS = {"relu": "o", "lif": "^", "sign": "s", "linear": "P"}
-LINES = {"relu": "-", "lif": "--", "sign": ":", "linear": "-."}
+MARKERS = {"relu": "o", "gelu": "o", "lif": "^", "sign": "s", "linear": "P"}
+LINES = {"relu": "-", "gelu": "-", "lif": "--", "sign": ":", "linear": "-."}
 
 STYLE = {
     "figure.dpi": 120,
@@ -295,7 +295,7 @@ def frame_pictures(frames, full=None):
 
 
 def faded(pictures, index, side: int):
-    """Images (N, C, H, W) or recordings (N, T, 2, H, W), uint8, in colours (N, 3, H, W): removed patches are faded.
+    """Images (N, C, H, W) or recordings (N, T, 2, H, W), uint8, in colours (N, 3, H, W): a veil is on removed patches.
 
     index : (N, K), the patches that stay, numbered row by row. side : patches along a side.
     """
@@ -307,7 +307,8 @@ def faded(pictures, index, side: int):
     height, width = colours.shape[2:]
     rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
     kept = kept.reshape(-1, side, side)[:, rows[:, None], columns]  # (N, H, W)
-    return np.where(kept[:, None], colours, 0.25 * colours + 0.55)
+    veil = np.array([0.86, 0.78, 0.86])[:, None, None]  # neither black nor white, which images are full of
+    return np.where(kept[:, None], colours, 0.2 * colours + 0.8 * veil)
 
 
 # --- what a notebook leaves
