@@ -180,8 +180,12 @@ def _unpack(archive, folder):
 
 def contents(archive: Path) -> dict[str, bytes]:
     """{path: bytes} of every file in an archive, held to the same as in `extract`; nothing is written."""
-    most = min(MEMORY, RATIO * archive.stat().st_size + SLACK)
-    return {name: b"".join(blocks) for name, blocks in _files(archive, most)}
+    found = {}
+    for name, blocks in _files(archive, min(MEMORY, RATIO * archive.stat().st_size + SLACK)):
+        if name in found:
+            raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked")
+        found[name] = b"".join(blocks)
+    return found
 
 
 def _files(archive, most):

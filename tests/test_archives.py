@@ -276,6 +276,12 @@ def test_a_member_in_the_place_of_another_is_refused(tmp_path):
         assert names(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_of_two_members_of_one_name_none_is_read(tmp_path, make):
+    path = make(tmp_path / "a", [*GOOD, ("./set/a.bin", b"other")])
+    refused(tmp_path, path, "holds 'set/a.bin' where another member is")
+
+
 def test_files_that_are_there_are_not_overwritten(tmp_path):
     path, out = tar(tmp_path / "a", GOOD), tmp_path / "out"
     out.mkdir()
