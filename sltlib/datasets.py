@@ -65,7 +65,7 @@ class Info:
 
     def find(self) -> Path | None:
         """The first of the places that holds all files and folders, else the first that holds any, or None."""
-        folders = self._folders()
+        folders = [folder for folder in self._folders() if folder.is_dir()]
         if self.formats:
             found = formats.find(self, folders)
             return found and found.files.place / found.root
