@@ -408,13 +408,10 @@ def use(name: str, path: Path) -> str:
         raise ValueError("\n".join([f"{found.title} cannot be read:", *seen.problems]))
     splits = hold_out(found, *formats.read(found, seen))
     folder, about, shapes = _cache(name)
-    there = arrays.load(folder, about)
-    if there is None:
-        arrays.publish(folder, about, shapes, lambda maps: _copy(splits, maps))
-    else:
-        new = {f"{split}_{part}": a for split in SPLITS for part, a in zip("xy", splits[split], strict=True)}
-        if not all(np.array_equal(there[part], new[part]) for part in there):
-            raise ValueError(f"{folder} holds other images as {name}: remove it first to use those in {path}")
+    there = arrays.made(folder, about, shapes, lambda maps: _copy(splits, maps))  # by another process, maybe
+    new = {f"{split}_{part}": a for split in SPLITS for part, a in zip("xy", splits[split], strict=True)}
+    if not all(np.array_equal(there[part], new[part]) for part in there):
+        raise ValueError(f"{folder} holds other images as {name}: remove it first to use those in {path}")
     return f"{name} is ready in {folder}"
 
 

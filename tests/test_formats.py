@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sltlib import data, formats, paths
+from sltlib import arrays, data, formats, paths
 
 SHARED = paths.ROOT.parent / "shared" / "data"
 REAL = SHARED / "cifar10-jpeg-q75.tar.xz"
@@ -497,6 +497,24 @@ def test_a_file_in_a_data_sets_place_hides_no_other_problem(folder, monkeypatch,
     with pytest.raises(ValueError) as error:
         data.check(["cifar10", "cifar100"])
     assert "cifar10: not found in" in str(error.value) and "cifar100: not found in" in str(error.value)
+
+
+def test_of_two_that_use_different_images_at_once_one_is_told(folder, monkeypatch, tmp_path):
+    Tiny(monkeypatch, seed=1).binary(tmp_path / "two")
+    Tiny(monkeypatch).binary(tmp_path / "one")
+    publish = arrays.publish
+
+    def slower(place, about, shapes, fill):
+        monkeypatch.setattr(arrays, "publish", publish)
+        splits = data.hold_out(data.info("cifar10"), *formats.read(data.info("cifar10"), two))
+        publish(place, about, shapes, lambda maps: data._copy(splits, maps))
+        publish(place, about, shapes, fill)
+
+    two = formats.find(data.info("cifar10"), [tmp_path / "two"])
+    monkeypatch.setattr(arrays, "publish", slower)
+    with pytest.raises(ValueError, match="holds other images as cifar10"):
+        data.use("cifar10", tmp_path / "one")
+    assert "is ready" in data.use("cifar10", tmp_path / "two")
 
 
 def test_what_cannot_be_used_is_told(folder, monkeypatch, tmp_path, capsys):
