@@ -382,12 +382,18 @@ def get(name: str) -> str:
         for archive in found.archives:
             if not all((folder / held).exists() for held in archive.holds):
                 archives.extract(archives.download(archive, folder), folder, archive.nested)
-        if problems := found.problems():
-            raise ValueError("\n".join([f"{folder} is not whole: move away what is there, and try again", *problems]))
-    if found.event:
-        found.read()
-    else:
-        _splits(name)
+    try:
+        if found.event:
+            found.read()
+        else:
+            _splits(name)
+    except ValueError as error:  # which may well say that this command is the remedy
+        if not found.archives:
+            raise
+        place = found.find() or folder
+        raise ValueError(f"{place} is not whole: move away what is there, and try again\n{error}") from error
+    if problems := _problems(name):
+        raise ValueError("\n".join([f"{name} is in {found.find()}, but not ready:", *problems]))
     return f"{name} is ready in {_found(name)}"
 
 

@@ -353,7 +353,33 @@ def test_get_does_not_go_round_in_circles(tmp_path, monkeypatch, capsys):
     (where / "test_batch.bin").unlink()
     assert data.main(["get", "cifar10"]) == 1
     error = capsys.readouterr().err
-    assert f"{tmp_path / 'cifar10'} is not whole: move away what is there" in error and "test_batch.bin is missing" in error
+    assert f"{where} is not whole: move away what is there" in error and "test_batch.bin is missing" in error
+
+
+def test_get_does_not_name_itself_as_the_remedy_for_what_it_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    where = Tiny(monkeypatch).binary(tmp_path / "cifar10") / "test_batch.bin"
+    where.write_bytes(b"\xff" + where.read_bytes()[1:])
+    for half in ("Train", "Test"):
+        (tmp_path / "NMNIST" / half).mkdir(parents=True)
+    for name, place, words in (
+        ("cifar10", where.parent, "the label 255"),
+        ("n-mnist", tmp_path / "NMNIST", "0 .bin recordings"),
+    ):
+        assert data.main(["get", name]) == 1
+        error = capsys.readouterr().err
+        assert f"error: {place} is not whole: move away what is there, and try again" in error and words in error
+
+
+def test_get_says_that_a_package_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    for name in data.info("cifar10-dvs").folders:
+        (tmp_path / "cifar10-dvs" / name).mkdir(parents=True)
+    changes = {"packages": ("no_such_package",), "counts": {}, "reader": lambda *_: {}}
+    monkeypatch.setitem(data.DATASETS, "cifar10-dvs", dataclasses.replace(data.DATASETS["cifar10-dvs"], **changes))
+    assert data.main(["get", "cifar10-dvs"]) == 1
+    error = capsys.readouterr().err
+    assert f"cifar10-dvs is in {tmp_path / 'cifar10-dvs'}, but not ready:" in error and "pip install" in error
 
 
 def test_get_says_what_cannot_be_fetched(tmp_path, monkeypatch, capsys):
