@@ -1,10 +1,12 @@
 """Archives: downloads that are cut, wrong or impossible, and archives that are hostile; one clear error each."""
 
 import dataclasses
+import errno
 import hashlib
 import http.server
 import io
 import os
+import resource
 import shutil
 import stat
 import tarfile
@@ -65,6 +67,18 @@ def server(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def limit():
+    """Sets the largest size of a file in bytes, None for what it was: as good as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size or soft, hard))
+
+    yield limit
+    limit(None)
 
 
 def archive(server, body=BODY):
@@ -145,6 +159,16 @@ def test_what_a_server_refuses_is_told(server, tmp_path):
     server.status = 404
     with pytest.raises(ValueError, match=r"cannot be fetched \(Not Found\)"):
         archives.download(archive(server), tmp_path)
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_network(server, tmp_path, limit):
+    limit(5000)
+    with pytest.raises(OSError, match="a.bin.part") as error:
+        archives.download(archive(server), tmp_path)
+    assert error.value.errno == errno.EFBIG and "network" not in str(error.value)
+    limit(None)
+    assert archives.download(archive(server), tmp_path).read_bytes() == BODY
+    assert server.asked == [None, "bytes=5000-"]
 
 
 def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):
@@ -274,6 +298,14 @@ def test_a_member_in_the_place_of_another_is_refused(tmp_path):
         with pytest.raises(ValueError, match="where another member is"):
             archives.extract(path, tmp_path / "out")
         assert names(tmp_path / "out") == []
+
+
+def test_a_full_disk_leaves_nothing_unpacked_and_names_the_file(tmp_path, limit):
+    path = tar(tmp_path / "a", [*GOOD, ("set/c.bin", os.urandom(9000))])
+    limit(5000)
+    with pytest.raises(OSError, match="set/c.bin"):
+        archives.extract(path, tmp_path / "out")
+    assert names(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("make", [tar, zipped])
