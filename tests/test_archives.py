@@ -393,10 +393,10 @@ def test_get_does_not_name_itself_as_the_remedy_for_what_it_found(tmp_path, monk
     where = Tiny(monkeypatch).binary(tmp_path / "cifar10") / "test_batch.bin"
     where.write_bytes(b"\xff" + where.read_bytes()[1:])
     for half in ("Train", "Test"):
-        (tmp_path / "NMNIST" / half).mkdir(parents=True)
+        (tmp_path / "n-mnist" / half).mkdir(parents=True)
     for name, place, words in (
         ("cifar10", where.parent, "the label 255"),
-        ("n-mnist", tmp_path / "NMNIST", "0 .bin recordings"),
+        ("n-mnist", tmp_path / "n-mnist", "0 .bin recordings"),
     ):
         assert data.main(["get", name]) == 1
         error = capsys.readouterr().err
