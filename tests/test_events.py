@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import socket
 import struct
 import sys
@@ -305,7 +306,13 @@ def test_the_source_names_the_files_and_changes_with_them(tiny):
 
     first = sources()
     assert first == sources() and len(set(first.values())) == 3
+    whole, when = tiny.first.read_bytes(), tiny.first.stat().st_mtime_ns
     tiny.write(tiny.first, recording(500, seed=99))
+    assert sum(first[split] != again for split, again in sources().items()) == 1
+    tiny.first.write_bytes(whole)
+    os.utime(tiny.first, ns=(when, when))
+    assert sources() == first
+    os.utime(tiny.first, ns=(when, when + 1000))  # as large, but of another time
     assert sum(first[split] != again for split, again in sources().items()) == 1
 
 
