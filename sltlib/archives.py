@@ -6,6 +6,7 @@ unpacked is in a hidden folder until all of it is there. Nothing that stands alr
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import lzma
@@ -65,6 +66,7 @@ def download(archive: Archive, folder: Path) -> Path:
 
     Raises ValueError where another file has its name (which is left alone), where what arrived is not
     the published archive, or where the network fails: then it says how to place the file by hand.
+    OSError where the disk is full names the file.
     """
     path = Path(folder) / archive.name
     part = path.with_name(f"{archive.name}.part")
@@ -80,6 +82,8 @@ def download(archive: Archive, folder: Path) -> Path:
             try:
                 _fetch(archive.url, part)
             except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
+                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise OSError(error.errno, error.strerror, str(part)) from error
                 kept = f"what arrived is kept in {part}, and the next call goes on from there; " * part.exists()
                 raise ValueError(
                     f"{archive.url} cannot be fetched ({_reason(error)}): {kept}without a network put the file"
@@ -170,7 +174,7 @@ def _unpack(archive, folder):
             out = open(path, "xb")
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked") from error
-        with out:
+        with arrays.named(path), out:
             for block in blocks:
                 out.write(block)
             if out.tell() >= BLOCK:  # small ones come by the ten thousand; readers know a cut one by its size
@@ -180,8 +184,12 @@ def _unpack(archive, folder):
 
 def contents(archive: Path) -> dict[str, bytes]:
     """{path: bytes} of every file in an archive, held to the same as in `extract`; nothing is written."""
-    most = min(MEMORY, RATIO * archive.stat().st_size + SLACK)
-    return {name: b"".join(blocks) for name, blocks in _files(archive, most)}
+    found = {}
+    for name, blocks in _files(archive, min(MEMORY, RATIO * archive.stat().st_size + SLACK)):
+        if name in found:
+            raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked")
+        found[name] = b"".join(blocks)
+    return found
 
 
 def _files(archive, most):

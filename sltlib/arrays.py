@@ -13,7 +13,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +69,15 @@ def publish(folder: Path, about: dict, shapes: Shapes, fill: Callable[[dict], No
         own.mkdir(parents=True)
         maps = {name: _reserve(own / f"{name}.npy", *shape) for name, shape in shapes.items()}
         fill(maps)
-        for name, array in maps.items():
-            array.flush()
-            sync(own / f"{name}.npy")
-        entries = {name: _describe(array) for name, array in maps.items()}
-        text = json.dumps({"about": _json(about), "arrays": entries}, indent=1, sort_keys=True) + "\n"
-        (own / MANIFEST).write_text(text, encoding="utf-8")
-        sync(own / MANIFEST)
-        sync(own)
+        with named(folder):
+            for name, array in maps.items():
+                array.flush()
+                sync(own / f"{name}.npy")
+            entries = {name: _describe(array) for name, array in maps.items()}
+            text = json.dumps({"about": _json(about), "arrays": entries}, indent=1, sort_keys=True) + "\n"
+            (own / MANIFEST).write_text(text, encoding="utf-8")
+            sync(own / MANIFEST)
+            sync(own)
         while load(folder, about) is None:
             try:
                 os.rename(own, folder)  # fails where a folder stands
@@ -124,12 +125,20 @@ def scratch(path: Path) -> Path:
 def _reserve(path, shape, dtype):
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # writing to a map on a full disk would kill the process
-        with open(path, "r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from error
+        with open(path, "r+b") as file, named(path):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
+
+
+@contextmanager
+def named(path: Path):
+    """An OSError that names no file, as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _describe(array):

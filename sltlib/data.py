@@ -382,12 +382,18 @@ def get(name: str) -> str:
         for archive in found.archives:
             if not all((folder / held).exists() for held in archive.holds):
                 archives.extract(archives.download(archive, folder), folder, archive.nested)
-        if problems := found.problems():
-            raise ValueError("\n".join([f"{folder} is not whole: move away what is there, and try again", *problems]))
-    if found.event:
-        found.read()
-    else:
-        _splits(name)
+    try:
+        if found.event:
+            found.read()
+        else:
+            _splits(name)
+    except ValueError as error:  # which may well say that this command is the remedy
+        if not found.archives:
+            raise
+        place = found.find() or folder
+        raise ValueError(f"{place} is not whole: move away what is there, and try again\n{error}") from error
+    if problems := _problems(name):
+        raise ValueError("\n".join([f"{name} is in {found.find()}, but not ready:", *problems]))
     return f"{name} is ready in {_found(name)}"
 
 
@@ -408,13 +414,10 @@ def use(name: str, path: Path) -> str:
         raise ValueError("\n".join([f"{found.title} cannot be read:", *seen.problems]))
     splits = hold_out(found, *formats.read(found, seen))
     folder, about, shapes = _cache(name)
-    there = arrays.load(folder, about)
-    if there is None:
-        arrays.publish(folder, about, shapes, lambda maps: _copy(splits, maps))
-    else:
-        new = {f"{split}_{part}": a for split in SPLITS for part, a in zip("xy", splits[split], strict=True)}
-        if not all(np.array_equal(there[part], new[part]) for part in there):
-            raise ValueError(f"{folder} holds other images as {name}: remove it first to use those in {path}")
+    there = arrays.made(folder, about, shapes, lambda maps: _copy(splits, maps))  # by another process, maybe
+    new = {f"{split}_{part}": a for split in SPLITS for part, a in zip("xy", splits[split], strict=True)}
+    if not all(np.array_equal(there[part], new[part]) for part in there):
+        raise ValueError(f"{folder} holds other images as {name}: remove it first to use those in {path}")
     return f"{name} is ready in {folder}"
 
 

@@ -65,7 +65,7 @@ class Info:
 
     def find(self) -> Path | None:
         """The first of the places that holds all files and folders, else the first that holds any, or None."""
-        folders = self._folders()
+        folders = [folder for folder in self._folders() if folder.is_dir()]
         if self.formats:
             found = formats.find(self, folders)
             return found and found.files.place / found.root
@@ -78,6 +78,16 @@ class Info:
 
     def problems(self) -> list[str]:
         """Why the data set cannot be read, judged by names and sizes only; empty when it looks whole."""
+        problems = self._missing()
+        if self.event and self.folders and not problems:
+            try:
+                self.reader(self, self.find())  # lists the recordings and opens none
+            except ValueError as error:
+                return [str(error)]
+        return problems
+
+    def _missing(self):
+        """What is missing or of another size, but for the files in `folders`."""
         folder = self.find()
         if folder is None:
             return [f"not found in {' or '.join(dict.fromkeys(map(str, self._folders())))}: {self.how}"]
@@ -91,7 +101,7 @@ class Info:
 
     def read(self) -> dict:
         """What the reader gives, of every split, with its counts checked; ValueError names what is wrong."""
-        if problems := self.problems():
+        if problems := self._missing():
             raise ValueError("\n".join([f"{self.title} cannot be read:", *problems]))
         splits = self.reader(self, self.find())
         counts = {split: len(part.labels if self.event else part[1]) for split, part in splits.items()}

@@ -29,7 +29,8 @@ class Recordings:
 
     labels : int64 (N,).
     sensor : (height, width) in pixels.
-    source : hex hash of what is read, in its order; the key of whatever is made from it.
+    source : hex hash of what is read, in its order; the key of whatever is made from it. Of files it is
+        that of their names, sizes and times of change, of simulated events that of images and model.
     read : indices -> iterator of EVENT arrays (n,), sorted by time; ValueError names a damaged file.
     """
 
@@ -417,11 +418,14 @@ def simulate(images: np.ndarray, numbers: np.ndarray | None = None, seed: int = 
     fires once a millisecond at most and catches up in the next. There is no noise: an image of one grey
     that fills nothing makes no events.
     """
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != images.shape[-2]:
+    square = images.ndim in (3, 4) and images.shape[-1] == images.shape[-2] and 0 not in images.shape[1:]
+    if images.dtype != np.uint8 or not square:
         raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 (N, H, H) or (N, C, H, H)")
     if images.ndim == 4:
         images = (images.sum(1, dtype=np.int64) // images.shape[1]).astype(np.uint8)
     numbers = np.arange(len(images)) if numbers is None else np.asarray(numbers)
+    if numbers.shape != images.shape[:1] or numbers.dtype.kind not in "iu" or (numbers < 0).any():
+        raise ValueError(f"numbers are {numbers.dtype} {numbers.shape}: give ({len(images)},), whole and not negative")
     parts = _chunks(np.arange(len(images)), _side(images.shape[-1]))
     return [events for part in parts for events in _expose(images[part], numbers[part], seed)]
 

@@ -410,7 +410,7 @@ def _columns(info, where, raw, label):
         labels = table.column(label).to_pylist()
         if not images or any(type(image) is not bytes for image in images) or any(type(n) is not int for n in labels):
             raise ValueError("a row lacks its image or its label")
-    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise ValueError(f"{where} cannot be read ({error}): {info.how}") from error
     return images, labels
 

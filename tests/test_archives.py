@@ -1,10 +1,12 @@
 """Archives: downloads that are cut, wrong or impossible, and archives that are hostile; one clear error each."""
 
 import dataclasses
+import errno
 import hashlib
 import http.server
 import io
 import os
+import resource
 import shutil
 import stat
 import tarfile
@@ -65,6 +67,18 @@ def server(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def limit():
+    """Sets the largest size of a file in bytes, None for what it was: as good as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size or soft, hard))
+
+    yield limit
+    limit(None)
 
 
 def archive(server, body=BODY):
@@ -145,6 +159,16 @@ def test_what_a_server_refuses_is_told(server, tmp_path):
     server.status = 404
     with pytest.raises(ValueError, match=r"cannot be fetched \(Not Found\)"):
         archives.download(archive(server), tmp_path)
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_network(server, tmp_path, limit):
+    limit(5000)
+    with pytest.raises(OSError, match="a.bin.part") as error:
+        archives.download(archive(server), tmp_path)
+    assert error.value.errno == errno.EFBIG and "network" not in str(error.value)
+    limit(None)
+    assert archives.download(archive(server), tmp_path).read_bytes() == BODY
+    assert server.asked == [None, "bytes=5000-"]
 
 
 def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):
@@ -269,11 +293,25 @@ def test_what_is_no_archive_is_refused(tmp_path):
 
 
 def test_a_member_in_the_place_of_another_is_refused(tmp_path):
-    for second in ("set/a.bin", "set/a.bin/inside"):
+    for second in ("set/a.bin", "set/a.bin/inside", "set/a.bin/far/inside"):
         path = tar(tmp_path / "a", [*GOOD, (second, b"other")])
         with pytest.raises(ValueError, match="where another member is"):
             archives.extract(path, tmp_path / "out")
         assert names(tmp_path / "out") == []
+
+
+def test_a_full_disk_leaves_nothing_unpacked_and_names_the_file(tmp_path, limit):
+    path = tar(tmp_path / "a", [*GOOD, ("set/c.bin", os.urandom(9000))])
+    limit(5000)
+    with pytest.raises(OSError, match="set/c.bin"):
+        archives.extract(path, tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_of_two_members_of_one_name_none_is_read(tmp_path, make):
+    path = make(tmp_path / "a", [*GOOD, ("./set/a.bin", b"other")])
+    refused(tmp_path, path, "holds 'set/a.bin' where another member is")
 
 
 def test_files_that_are_there_are_not_overwritten(tmp_path):
@@ -347,7 +385,33 @@ def test_get_does_not_go_round_in_circles(tmp_path, monkeypatch, capsys):
     (where / "test_batch.bin").unlink()
     assert data.main(["get", "cifar10"]) == 1
     error = capsys.readouterr().err
-    assert f"{tmp_path / 'cifar10'} is not whole: move away what is there" in error and "test_batch.bin is missing" in error
+    assert f"{where} is not whole: move away what is there" in error and "test_batch.bin is missing" in error
+
+
+def test_get_does_not_name_itself_as_the_remedy_for_what_it_found(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    where = Tiny(monkeypatch).binary(tmp_path / "cifar10") / "test_batch.bin"
+    where.write_bytes(b"\xff" + where.read_bytes()[1:])
+    for half in ("Train", "Test"):
+        (tmp_path / "n-mnist" / half).mkdir(parents=True)
+    for name, place, words in (
+        ("cifar10", where.parent, "the label 255"),
+        ("n-mnist", tmp_path / "n-mnist", "0 .bin recordings"),
+    ):
+        assert data.main(["get", name]) == 1
+        error = capsys.readouterr().err
+        assert f"error: {place} is not whole: move away what is there, and try again" in error and words in error
+
+
+def test_get_says_that_a_package_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_DATA", str(tmp_path))
+    for name in data.info("cifar10-dvs").folders:
+        (tmp_path / "cifar10-dvs" / name).mkdir(parents=True)
+    changes = {"packages": ("no_such_package",), "counts": {}, "reader": lambda *_: {}}
+    monkeypatch.setitem(data.DATASETS, "cifar10-dvs", dataclasses.replace(data.DATASETS["cifar10-dvs"], **changes))
+    assert data.main(["get", "cifar10-dvs"]) == 1
+    error = capsys.readouterr().err
+    assert f"cifar10-dvs is in {tmp_path / 'cifar10-dvs'}, but not ready:" in error and "pip install" in error
 
 
 def test_get_says_what_cannot_be_fetched(tmp_path, monkeypatch, capsys):

@@ -105,6 +105,16 @@ def test_a_full_disk_leaves_nothing_and_names_the_file(tmp_path, monkeypatch):
     assert names(tmp_path / "cache") == []
 
 
+def test_a_disk_that_fills_up_before_the_manifest_leaves_nothing_and_names_the_folder(tmp_path, monkeypatch):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(arrays, "sync", full)
+    with pytest.raises(OSError, match="No space left on device: .*tiny"):
+        arrays.publish(tmp_path / "cache" / "tiny", ABOUT, SHAPES, fill)
+    assert names(tmp_path / "cache") == []
+
+
 def test_a_limit_on_file_sizes_leaves_nothing(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

@@ -421,6 +421,15 @@ def test_missing_folders_of_recordings_are_named(folder):
     assert f"not found in {folder / 'dvs128-gesture'}" in str(error.value)
 
 
+def test_folders_of_too_few_recordings_are_no_data_set(folder, capsys):
+    for half in ("Train", "Test"):
+        (folder / "n-mnist" / half).mkdir(parents=True)
+    with pytest.raises(ValueError, match="n-mnist: N-MNIST has 0 .bin recordings in .*Train, want 60,000"):
+        data.check(["n-mnist"])
+    data.main([])
+    assert f"found in {folder / 'n-mnist'}\n" not in capsys.readouterr().out
+
+
 # --- tensors
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import socket
 import struct
 import sys
@@ -123,9 +124,10 @@ def test_events_and_settings_that_make_no_frames_are_refused(changes, words):
         events.bin_events(**(right | changes))
 
 
-def test_binning_a_long_recording_takes_ten_milliseconds_at_most():
+@pytest.mark.parametrize("binning", events.BINNINGS)
+def test_binning_a_long_recording_takes_ten_milliseconds_at_most(binning):
     found, took = recording(120_000, side=128, span=1_500_000), []
-    for binning in 5 * events.BINNINGS:
+    for _ in range(5):
         start = time.perf_counter()
         events.bin_events(found, 10, 48, (128, 128), binning)
         took.append(time.perf_counter() - start)
@@ -304,7 +306,13 @@ def test_the_source_names_the_files_and_changes_with_them(tiny):
 
     first = sources()
     assert first == sources() and len(set(first.values())) == 3
+    whole, when = tiny.first.read_bytes(), tiny.first.stat().st_mtime_ns
     tiny.write(tiny.first, recording(500, seed=99))
+    assert sum(first[split] != again for split, again in sources().items()) == 1
+    tiny.first.write_bytes(whole)
+    os.utime(tiny.first, ns=(when, when))
+    assert sources() == first
+    os.utime(tiny.first, ns=(when, when + 1000))  # as large, but of another time
     assert sum(first[split] != again for split, again in sources().items()) == 1
 
 
@@ -690,6 +698,11 @@ def test_images_that_cannot_be_simulated_are_refused():
     for images in (np.zeros((2, 28, 28)), np.zeros((2, 28, 27), np.uint8), np.zeros((28, 28), np.uint8)):
         with pytest.raises(ValueError, match=r"give uint8 \(N, H, H\) or \(N, C, H, H\)"):
             events.simulate(images)
+    with pytest.raises(ValueError, match="give uint8"):
+        events.simulate(np.zeros((2, 0, 0), np.uint8))
+    for numbers in ([1], [0, 1, 2], [0, -1], [0, 0.5], 1):
+        with pytest.raises(ValueError, match=r"numbers are .*: give \(2,\), whole and not negative"):
+            events.simulate(np.zeros((2, 4, 4), np.uint8), numbers)
 
 
 def test_fashion_dvs_has_the_splits_of_fashion():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sltlib import data, formats, paths
+from sltlib import arrays, data, formats, paths
 
 SHARED = paths.ROOT.parent / "shared" / "data"
 REAL = SHARED / "cifar10-jpeg-q75.tar.xz"
@@ -353,6 +353,18 @@ def test_parquet_without_its_columns_or_with_empty_rows_is_refused(folder, monke
     refused("cifar10", path, "a row lacks its image or its label")
 
 
+def test_what_the_parquet_reader_has_not_implemented_is_damage(folder, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow", reason="parquet files need the extra `cifar`")
+    from pyarrow import parquet
+
+    def fails(*_, **__):  # what a wrong byte in the schema gives
+        raise pyarrow.ArrowNotImplementedError("Integers with more than 64 bits not implemented")
+
+    where = Tiny(monkeypatch).parquet(folder / "cifar10", shards=1)
+    monkeypatch.setattr(parquet, "read_table", fails)
+    refused("cifar10", where / "train-00000-of-00001.parquet", "Integers with more than 64 bits")
+
+
 def test_without_pyarrow_a_parquet_file_says_what_to_install(folder, monkeypatch):
     Tiny(monkeypatch).parquet(folder / "cifar10")
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
@@ -471,6 +483,38 @@ def test_what_is_there_is_not_replaced_by_another_set(folder, monkeypatch, tmp_p
     assert "holds other images as cifar10: remove it first" in capsys.readouterr().err
     data._load.cache_clear()
     assert data.load_data("cifar10").fingerprint == before
+
+
+@pytest.mark.parametrize("kind", ["note", "archive"])
+def test_a_file_in_a_data_sets_place_hides_no_other_problem(folder, monkeypatch, tmp_path, kind):
+    where = Tiny(monkeypatch).binary(tmp_path)
+    if kind == "note":
+        (folder / "cifar10").write_text("hello")
+    else:
+        with tarfile.open(folder / "cifar10", "w") as pack:
+            pack.add(where, where.name)
+    assert f"not found in {folder / 'cifar10'}: " in data.table()
+    with pytest.raises(ValueError) as error:
+        data.check(["cifar10", "cifar100"])
+    assert "cifar10: not found in" in str(error.value) and "cifar100: not found in" in str(error.value)
+
+
+def test_of_two_that_use_different_images_at_once_one_is_told(folder, monkeypatch, tmp_path):
+    Tiny(monkeypatch, seed=1).binary(tmp_path / "two")
+    Tiny(monkeypatch).binary(tmp_path / "one")
+    publish = arrays.publish
+
+    def slower(place, about, shapes, fill):
+        monkeypatch.setattr(arrays, "publish", publish)
+        splits = data.hold_out(data.info("cifar10"), *formats.read(data.info("cifar10"), two))
+        publish(place, about, shapes, lambda maps: data._copy(splits, maps))
+        publish(place, about, shapes, fill)
+
+    two = formats.find(data.info("cifar10"), [tmp_path / "two"])
+    monkeypatch.setattr(arrays, "publish", slower)
+    with pytest.raises(ValueError, match="holds other images as cifar10"):
+        data.use("cifar10", tmp_path / "one")
+    assert "is ready" in data.use("cifar10", tmp_path / "two")
 
 
 def test_what_cannot_be_used_is_told(folder, monkeypatch, tmp_path, capsys):
