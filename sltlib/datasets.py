@@ -1,6 +1,7 @@
 """The data sets: what each is, where it is looked for, how it is read and split; images or recordings.
 
-To add one, write a reader and add one entry to `DATASETS`. Nothing here needs torch.
+To add one, write a reader and add one entry to `DATASETS`; the name of an event set goes into
+`experiment.EVENTS` too, so that an Experiment's key depends on its frames. Nothing here needs torch.
 """
 
 from __future__ import annotations

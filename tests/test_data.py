@@ -341,6 +341,10 @@ def test_frames_are_binned_once_for_each_setting(folder, monkeypatch):
     register_events(monkeypatch, source="other")
     data.load_data("tiny")
     assert sum(path.is_dir() for path in (folder / "frames" / "tiny").iterdir()) == len(settings) + 1
+    monkeypatch.setattr(data, "NUMERICS", -1)  # another way to bin
+    data._load.cache_clear()
+    data.load_data("tiny")
+    assert sum(path.is_dir() for path in (folder / "frames" / "tiny").iterdir()) == len(settings) + 2
 
 
 def test_damaged_frames_are_binned_again(folder, monkeypatch):

@@ -684,6 +684,19 @@ def test_thresholds_differ_between_pixels_images_and_seeds(digits):
     assert events._tables()[2].std() / events._tables()[2].mean() == pytest.approx(0.15, rel=0.02)
 
 
+def test_the_source_of_simulated_recordings_changes_with_images_numbers_and_model(monkeypatch):
+    def source(images, first=0):
+        return events._of_images(images, np.zeros(2, np.int64), np.arange(first, first + 2)).source
+
+    images = np.zeros((2, 4, 4), np.uint8)
+    sources = [source(images), source(images, 1), source(images.reshape(2, 2, 8)), source(images + np.uint8(1))]
+    for name in ("CONTRAST", "DARK", "MISMATCH", "STEPS", "SEED"):
+        with monkeypatch.context() as changed:
+            changed.setattr(events, name, getattr(events, name) + 1)
+            sources.append(source(images))
+    assert len(set(sources)) == len(sources) and source(images.copy()) == sources[0]
+
+
 def test_simulated_recordings_are_in_order_and_on_the_sensor():
     images = np.random.RandomState(0).randint(0, 256, (2, 3, 32, 32)).astype(np.uint8)
     images[1] = 0
