@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from sltlib import paths
-from sltlib.experiment import CHOICES, RANGES, TICKETS, Experiment
+from sltlib.experiment import CHOICES, EVENTS, RANGES, TICKETS, Experiment
 
 DRAFT = "draft"  # where a run lands whose parameters are no profile's
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what a notebook leaves
@@ -345,16 +345,20 @@ def _together(values):
     fields = {name: value for name, value in values.items() if name in _FIELDS}
     if "dataset" not in fields:
         return []
-    if "heads" in fields:  # a spikformer; its ConvPEP's search is another experiment
-        fields = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
-        fields |= {"model": "spikformer"}
-    if "sparsity" in fields:
-        fields |= {"search": "edge-popup", "affine": False}
-    try:
-        Experiment(**fields)
-    except ValueError as error:
-        return [str(error).removeprefix("Experiment: ")]
-    return []
+    search, made = {"search": "edge-popup", "affine": False}, []
+    if "heads" in fields:  # a spikformer, and the search of its ConvPEP
+        rest = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
+        made = [rest | {"model": "spikformer"}]
+        made += [rest | search | {"model": "convpep", "sparsity": fields["sparsity"]}] if "sparsity" in fields else []
+    else:
+        made = [fields | search if "sparsity" in fields else fields]
+    problems = {}
+    for each in made:
+        try:
+            Experiment(**each)
+        except ValueError as error:
+            problems[str(error).removeprefix("Experiment: ")] = None
+    return list(problems)
 
 
 def datasets(values: dict) -> list[str]:
@@ -375,4 +379,10 @@ def _data(values):
         data.check(dict.fromkeys(sets, images if isinstance(images, int) else 0))
     except (ValueError, OSError) as error:
         return [" ".join(str(error).split("\n"))]
-    return []
+    problems, size = [], values.get("image_size", 0)
+    for name in sets:
+        if name in EVENTS and isinstance(size, int) and size > data.info(name).size:
+            problems.append(f"image_size={size}: the sensor of {name} has {data.info(name).size} pixels a side")
+    if "binning" in values and values.get("dataset") not in EVENTS:
+        problems.append(f"dataset={values['dataset']!r} holds no recordings: choose from {', '.join(sorted(EVENTS))}")
+    return problems

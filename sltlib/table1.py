@@ -73,7 +73,8 @@ def compare(accuracy, dataset, margin=1.0):
     accuracy : from `accuracies`. margin : points that "no worse" may lose. Verdicts tell the paper's difference.
     """
     above, within = stats.family(accuracy, ABOVE), stats.family(accuracy, WITHIN, margin)
-    title, theirs = column(dataset).replace("CIFAR10", "CIFAR-10"), differences(dataset)
+    title, theirs = column(dataset), differences(dataset)
+    title = {"CIFAR10": "CIFAR-10", "CIFAR100": "CIFAR-100"}.get(title, title)
     return tuple(
         replace(f, claims={c: replace(v, detail=f"{v.detail} Paper, {title}: {theirs[c]:+.2f}.") for c, v in f.claims.items()})
         for f in (above, within)

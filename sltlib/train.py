@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from . import layers, models, neurons, pruning, spikformer
-from .data import load_data
+from .data import info, load_data
 from .experiment import NUMERICS
 from .store import Store
 from .ticket import Ticket
@@ -73,6 +73,8 @@ def data_of(experiment, where="cpu"):
     """The data that an Experiment trains on, as tensors on a device."""
     fields = ("dataset", "image_size", "train_images", "timesteps", "binning")
     name, image_size, train_images, timesteps, binning = (getattr(experiment, field) for field in fields)
+    if info(name).event != experiment.event:  # its keys would not tell one setting of frames from another
+        raise ValueError(f"{name} holds {'recordings' if info(name).event else 'images'}: experiment.EVENTS must say so")
     return load_data(name, image_size, train_images, where, timesteps=timesteps, binning=binning)
 
 

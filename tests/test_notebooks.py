@@ -35,6 +35,12 @@ def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says
         ("04_time_and_decay", dict(times=[2]), "at least 2"),
         ("04_time_and_decay", dict(betas=[0.9, 0.2]), "at least 3"),
         ("05_energy", dict(sparsity=0.0), "sparsity"),
+        ("06_event_data", dict(dataset="fashion"), "holds no recordings: choose from .*fashion-dvs"),
+        ("06_event_data", dict(image_size=40), "image_size=40: the sensor of fashion-dvs has 34"),
+        ("07_patch_tickets", dict(width=0.13), "features"),
+        ("07_patch_tickets", dict(heads=5), "heads"),
+        ("08_table2_multisp", dict(patch_sparsity=1.0), "patch_sparsity"),
+        ("08_table2_multisp", dict(sparsity=0.0), "sparsity"),
     ],
 )
 def test_a_sweep_that_would_fail_after_its_trainings_is_refused(notebook, wrong, says, tmp_path, monkeypatch):
