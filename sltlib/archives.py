@@ -158,6 +158,7 @@ def extract(archive: Path, folder: Path, nested: bool = False) -> list[Path]:
         for path in made:
             if os.path.lexists(path):
                 raise ValueError(f"{path} is there already, and {archive.name} would overwrite it: move it away")
+        os.sync()  # tens of thousands of small files: one call, before they have their final names
         for path in made:
             os.rename(own / path.name, path)
         arrays.sync(folder)
@@ -177,9 +178,6 @@ def _unpack(archive, folder):
         with arrays.named(path), out:
             for block in blocks:
                 out.write(block)
-            if out.tell() >= BLOCK:  # small ones come by the ten thousand; readers know a cut one by its size
-                out.flush()
-                os.fsync(out.fileno())
 
 
 def contents(archive: Path) -> dict[str, bytes]:

@@ -345,7 +345,7 @@ def _together(values):
     fields = {name: value for name, value in values.items() if name in _FIELDS}
     if "dataset" not in fields:
         return []
-    search, made = {"search": "edge-popup", "affine": False}, []
+    search = {"search": "edge-popup", "affine": False}
     if "heads" in fields:  # a spikformer, and the search of its ConvPEP
         rest = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
         made = [rest | {"model": "spikformer"}]
