@@ -1,5 +1,6 @@
 """Archives: downloads that are cut, wrong or impossible, and archives that are hostile; one clear error each."""
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -69,16 +70,15 @@ def server(monkeypatch):
         thread.join()
 
 
-@pytest.fixture
-def limit():
-    """Sets the largest size of a file in bytes, None for what it was: as good as a full disk."""
+@contextlib.contextmanager
+def disk_full_after(size):
+    """No file grows beyond so many bytes. Lifted inside the test: pytest may report into a larger file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size or soft, hard))
-
-    yield limit
-    limit(None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def archive(server, body=BODY):
@@ -161,12 +161,10 @@ def test_what_a_server_refuses_is_told(server, tmp_path):
         archives.download(archive(server), tmp_path)
 
 
-def test_a_full_disk_is_not_taken_for_a_missing_network(server, tmp_path, limit):
-    limit(5000)
-    with pytest.raises(OSError, match="a.bin.part") as error:
+def test_a_full_disk_is_not_taken_for_a_missing_network(server, tmp_path):
+    with disk_full_after(5000), pytest.raises(OSError, match="a.bin.part") as error:
         archives.download(archive(server), tmp_path)
     assert error.value.errno == errno.EFBIG and "network" not in str(error.value)
-    limit(None)
     assert archives.download(archive(server), tmp_path).read_bytes() == BODY
     assert server.asked == [None, "bytes=5000-"]
 
@@ -300,10 +298,9 @@ def test_a_member_in_the_place_of_another_is_refused(tmp_path):
         assert names(tmp_path / "out") == []
 
 
-def test_a_full_disk_leaves_nothing_unpacked_and_names_the_file(tmp_path, limit):
+def test_a_full_disk_leaves_nothing_unpacked_and_names_the_file(tmp_path):
     path = tar(tmp_path / "a", [*GOOD, ("set/c.bin", os.urandom(9000))])
-    limit(5000)
-    with pytest.raises(OSError, match="set/c.bin"):
+    with disk_full_after(5000), pytest.raises(OSError, match="set/c.bin"):
         archives.extract(path, tmp_path / "out")
     assert names(tmp_path / "out") == []
 
