@@ -363,8 +363,8 @@ def _together(values):
 
 def datasets(values: dict) -> list[str]:
     """The data sets that parameters name: `dataset`, `datasets`, and what ends in `_dataset`."""
-    single = [value for name, value in values.items() if name == "dataset" or name.endswith("_dataset")]
-    return single + list(values.get("datasets", []))
+    named = [value for name, value in values.items() if name in ("dataset", "datasets") or name.endswith("_dataset")]
+    return [name for value in named for name in (value if isinstance(value, list) else [value])]
 
 
 def _data(values):

@@ -132,6 +132,7 @@ def test_the_learned_selector_finds_the_patch_that_tells_the_class():
     random, selector = torch.Generator().manual_seed(0), patches.Learned(8, torch.Generator().manual_seed(1))
     head = torch.nn.Linear(8, 2)
     torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
     optimizer = torch.optim.Adam([*selector.parameters(), *head.parameters()], 0.03)
 
     def draw(n=64):
