@@ -1,7 +1,9 @@
 """What all tests share: a store and results of their own, and copies of the repository to run in."""
 
+import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,21 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before torch is imported: one thread a training, as everywhere, and compiled kernels kept.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".slt" / "inductor"))
+
+
+@contextlib.contextmanager
+def disk_full_after(size):
+    """No file grows beyond so many bytes: the kernel refuses the write, as on a full disk.
+
+    Lifted within the test: pytest may report into a larger file.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
 
 settings.register_profile("slt", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("slt")

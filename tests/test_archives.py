@@ -1,13 +1,11 @@
 """Archives: downloads that are cut, wrong or impossible, and archives that are hostile; one clear error each."""
 
-import contextlib
 import dataclasses
 import errno
 import hashlib
 import http.server
 import io
 import os
-import resource
 import shutil
 import stat
 import tarfile
@@ -15,6 +13,7 @@ import threading
 import zipfile
 
 import pytest
+from conftest import disk_full_after
 from filelock import FileLock
 from test_formats import Tiny
 
@@ -68,17 +67,6 @@ def server(monkeypatch):
         yield server
         server.shutdown()
         thread.join()
-
-
-@contextlib.contextmanager
-def disk_full_after(size):
-    """No file grows beyond so many bytes. Lifted inside the test: pytest may report into a larger file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def archive(server, body=BODY):

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import disk_full_after
 
 from sltlib import arrays, paths
 
@@ -116,13 +116,8 @@ def test_a_disk_that_fills_up_before_the_manifest_leaves_nothing_and_names_the_f
 
 
 def test_a_limit_on_file_sizes_leaves_nothing(tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(OSError):
-            arrays.publish(tmp_path / "cache" / "tiny", ABOUT, {"x": ((9999,), "|u1")}, lambda maps: None)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with disk_full_after(4096), pytest.raises(OSError):
+        arrays.publish(tmp_path / "cache" / "tiny", ABOUT, {"x": ((9999,), "|u1")}, lambda maps: None)
     assert names(tmp_path / "cache") == []
 
 

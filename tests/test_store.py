@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import disk_full_after
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,17 +231,6 @@ def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_kept(here):
 
     here.publish(TICKET, METRICS, ticket_writer=look)
     assert here.leftovers() == []
-
-
-@contextlib.contextmanager
-def disk_full_after(size):
-    """No file grows beyond so many bytes: the kernel refuses the write, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_an_error_that_names_the_path(here):
