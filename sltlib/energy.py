@@ -87,7 +87,7 @@ class _Counter:
                 self._hook(module, self._layer, name)
             elif isinstance(module, models.Residual) and module.shortcut is None:
                 self._hook(module, self._identity, f"{name}.identity")
-            elif isinstance(module, models._Pool):
+            elif isinstance(module, models.Pool):
                 self._hook(module, self._pool, name)
             elif isinstance(module, spikformer.Add):
                 self._hook(module, self._sum, name)

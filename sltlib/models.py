@@ -32,7 +32,7 @@ class Block(nn.Module):
         return time.fire(self.neuron, self.norm(self.pool(self.layer(x))))
 
 
-class _Time:
+class Time:
     """How many steps are folded into the batch just now (1 before a static image meets its first neuron)."""
 
     def __init__(self, steps, folded, spiking):
@@ -70,7 +70,7 @@ class Network(nn.Module):
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
         x = x.contiguous(memory_format=torch.channels_last)
-        time = _Time(steps, frames, self.spiking)
+        time = Time(steps, frames, self.spiking)
         for block in self.blocks:
             x = block(x, time)
         x = x.flatten(1)
@@ -89,7 +89,7 @@ class TokenNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, 1)).view_as(x)
 
 
-class _Parts:
+class Parts:
     """Builds layers, norms and neurons with an experiment's switches and width."""
 
     def __init__(self, experiment):
@@ -131,7 +131,7 @@ class _Parts:
 
 def vgg(experiment, channels, size, classes):
     """conv2, conv4, conv6 or conv8 for any input size and channels; conv, pool, norm, neuron."""
-    parts, blocks, plan = _Parts(experiment), [], PLANS[experiment.model]
+    parts, blocks, plan = Parts(experiment), [], PLANS[experiment.model]
     smallest = 2 ** plan.count("M")
     if size < smallest:
         raise ValueError(f"{experiment.model} halves its input {plan.count('M')} times: {size} pixels are too few")
@@ -167,7 +167,7 @@ def resnet19(experiment, channels, size, classes):
 
     As in Zheng et al. 2021 its linear layers have biases (where the norms are affine) and no norm.
     """
-    parts = _Parts(experiment)
+    parts = Parts(experiment)
     width = parts.wide(64)
     blocks = [Block(parts.conv(channels, width), parts.norm2d(width), parts.neuron())]
     for stage, (count, outputs) in enumerate(((3, 128), (3, 256), (2, 512))):
@@ -175,13 +175,13 @@ def resnet19(experiment, channels, size, classes):
             stride = 2 if i == 0 and stage > 0 else 1
             blocks.append(Residual(parts, width, parts.wide(outputs), stride))
             width = parts.wide(outputs)
-    blocks.append(_Pool())
+    blocks.append(Pool())
     bias, fully = experiment.affine, parts.wide(256)
     hidden = [Block(parts.linear(width, fully, bias), nn.Identity(), parts.neuron())]
     return Network(blocks, hidden, parts.linear(fully, classes, bias), experiment)
 
 
-class _Pool(nn.Module):
+class Pool(nn.Module):
     def forward(self, x, time):
         return x.mean((2, 3), keepdim=True)  # (T B, C, H, W) to (T B, C, 1, 1)
 

@@ -166,8 +166,10 @@ def recipes(profile):
     path = tuning_folder(profile) / "choices.json"
     if not path.is_file():
         there = sorted(p.parent.name for p in path.parent.parent.glob("*/choices.json"))
+        of, notebook = subject(profile)
+        more = f" --notebook {notebook}" if notebook else ""
         raise ValueError(f"no recipes for {profile!r} (there are {', '.join(there) or 'none'}): "
-                         f"run `python -m sltlib tune --profile {profile}`")  # fmt: skip
+                         f"run `python -m sltlib tune --profile {of}{more}`")  # fmt: skip
     chosen = json.loads(path.read_text())["choices"]
     out = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in chosen.items()}
     same = {f"{name} found-mask-trained": f"{name} random-trained" for name in TICKETS}
@@ -178,6 +180,12 @@ def tuned_for(profile):
     """The settings that a profile's recipes were tuned for, `sparsity` among them."""
     recipes(profile)
     return json.loads((tuning_folder(profile) / "choices.json").read_text())["settings"]
+
+
+def subject(name):
+    """(profile, notebook) of a tuning's name: "mini-06" is mini's 06_event_data; no notebook for "mini"."""
+    profile, _, number = name.partition("-")
+    return profile, next((n for n in names() if number and n.startswith(number)), None)
 
 
 def tuning_folder(profile):
@@ -313,7 +321,9 @@ def _ranges(values, defaults):
         problems.append(f"margin={values['margin']!r}: give a number of points above 0")
     if "recipes" in values:
         try:
-            recipes(values["recipes"])
+            arms, mine = recipes(values["recipes"]), defaults["recipes"]
+            if missing := sorted(recipes(mine).keys() - arms.keys()):
+                problems.append(f"recipes={values['recipes']!r} has none for {missing[0]}: give one such as {mine!r}")
         except ValueError as error:
             problems.append(f"recipes={values['recipes']!r}: {error}")
     for name, value in values.items():
@@ -326,6 +336,8 @@ def _ranges(values, defaults):
                 problems.append(f"{name}={value!r} holds a value twice")
             field = name if name in _FIELDS else _field(name)
             for v in value:
+                if field == "patch_sparsity" and v == 0:
+                    problems.append(f"{name} holds 0, which is always shown: give fractions removed above 0")
                 if field == "sparsity" and v == 0:
                     problems.append(f"{name} holds 0: dense is not a ticket; give fractions removed above 0")
                 if field and _wrong(field, v):
@@ -337,6 +349,8 @@ def _ranges(values, defaults):
             field = max(tails, key=len, default=None)
         if field and _wrong(field, value):
             problems.append(f"{name}={value!r}: {_wrong(field, value)}")
+        if field == "patch_sparsity" and value == 0:
+            problems.append(f"{name}=0: all patches is another row; give a fraction removed above 0")
     return problems
 
 
@@ -383,6 +397,8 @@ def _data(values):
     for name in sets:
         if name in EVENTS and isinstance(size, int) and size > data.info(name).size:
             problems.append(f"image_size={size}: the sensor of {name} has {data.info(name).size} pixels a side")
-    if "binning" in values and values.get("dataset") not in EVENTS:
-        problems.append(f"dataset={values['dataset']!r} holds no recordings: choose from {', '.join(sorted(EVENTS))}")
+    recordings = [name for name in values if name == "event_dataset" or (name == "dataset" and "binning" in values)]
+    for name in recordings:
+        if values[name] not in EVENTS:
+            problems.append(f"{name}={values[name]!r} holds no recordings: choose from {', '.join(sorted(EVENTS))}")
     return problems

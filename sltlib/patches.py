@@ -11,7 +11,7 @@ from torch import nn
 
 from . import layers
 from .experiment import SPIKING
-from .models import _Parts, _Time
+from .models import Parts, Time
 
 
 def best(scores, sparsity):
@@ -151,7 +151,7 @@ class Columns(nn.Module):
 
     def forward(self, tokens, images):
         tokens = over_time(tokens, self.timesteps, self.spiking)
-        time, x = _Time(len(tokens), len(tokens), self.spiking), tokens.flatten(0, 1)
+        time, x = Time(len(tokens), len(tokens), self.spiking), tokens.flatten(0, 1)
         q, k = (split_heads(part(x, time), self.heads) for part in (self.q, self.k))  # (T B, heads, N, d)
         return self.sums(q, k).unflatten(0, (len(tokens), -1)).mean(0)
 
@@ -173,7 +173,7 @@ def learned(experiment, features):
 
 def attention(experiment, features):
     """The selector by the attention of the source's first block."""
-    parts = _Parts(experiment.source)
+    parts = Parts(experiment.source)
     return Columns(parts.token_block(features, features), parts.token_block(features, features), experiment)
 
 

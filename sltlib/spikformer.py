@@ -12,7 +12,7 @@ from torch import nn
 
 from . import layers, patches
 from .experiment import EMBEDDING, SELECTORS, SPIKING, lookup
-from .models import Block, _Parts, _Pool, _Time
+from .models import Block, Parts, Pool, Time
 
 SCALE = 0.125  # of spiking attention, whatever the size of a head (Zhou et al.)
 STAGES = 4  # of the ConvPEP: D/8, D/4, D/2 and D features
@@ -97,7 +97,7 @@ class ConvPEP(nn.Module):
 
     def __init__(self, experiment, channels):
         super().__init__()
-        parts = _Parts(experiment.replace(neuron=experiment.stem_activation, stem_neuron="same"))
+        parts = Parts(experiment.replace(neuron=experiment.stem_activation, stem_neuron="same"))
         features = round(EMBEDDING * experiment.width)
         widths = [channels, *(features >> n for n in reversed(range(STAGES)))]
         blocks = [_conv(parts, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
@@ -110,7 +110,7 @@ class ConvPEP(nn.Module):
         steps = frames if frames > 1 or not self.spiking else self.timesteps
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
-        x, time = x.contiguous(memory_format=torch.channels_last), _Time(steps, frames, self.spiking)
+        x, time = x.contiguous(memory_format=torch.channels_last), Time(steps, frames, self.spiking)
         for place, stage in enumerate(self.stages):
             x = stage(x, time)
             if place >= STAGES - self.pools:
@@ -134,7 +134,7 @@ class Spikformer(nn.Module):
 
     def __init__(self, stem, selector, blocks, head, experiment):
         super().__init__()
-        self.stem, self.blocks, self.pool, self.head = stem, nn.ModuleList(blocks), _Pool(), head
+        self.stem, self.blocks, self.pool, self.head = stem, nn.ModuleList(blocks), Pool(), head
         self.selector, self.patch_sparsity = selector, experiment.patch_sparsity
         self.timesteps = experiment.timesteps
         self.spiking = bool(blocks) and experiment.neuron in SPIKING  # the encoder; the stem has its own
@@ -167,7 +167,7 @@ class Spikformer(nn.Module):
         if self.selector is not None and "selector" not in self.frozen:  # it is being trained
             tokens = patches.gate(tokens, self.selector(tokens, x), self.patch_sparsity)
         tokens = patches.over_time(tokens, self.timesteps, self.spiking)
-        time = _Time(len(tokens), len(tokens), self.spiking)
+        time = Time(len(tokens), len(tokens), self.spiking)
         x = tokens.flatten(0, 1)  # (T B, N, D)
         for block in self.blocks:
             x = block(x, time)
@@ -195,7 +195,7 @@ def spikformer(experiment, channels, size, classes):
     4 blocks, width 1 and 12 heads on CIFAR-10: 9,324,730 parameters with affine norms and biases, 9,281,050
     without. For 128x128 event frames Zhou et al. take 2 blocks, 256 features, 16 heads and stem_pools=4.
     """
-    features, parts = round(EMBEDDING * experiment.width), _Parts(experiment)
+    features, parts = round(EMBEDDING * experiment.width), Parts(experiment)
     spiking = experiment.neuron in SPIKING
     blocks = [EncoderBlock(parts, features, experiment.heads, spiking) for _ in range(experiment.depth)]
     stem, head = ConvPEP(origin(experiment), channels), parts.linear(features, classes, bias=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sltlib import stats
+from sltlib import stats, table1
 from sltlib.experiment import Experiment
 from sltlib.patches import multisp
 
@@ -53,6 +53,13 @@ LEVELS = {
     "MultiSp": dict(weights="binary", ticket=True, sign=True, patches=True),
 }
 CONTROLS = ("random patches", "random ConvPEP")  # of MultiSp: its patches, or its ConvPEP's mask, by chance
+
+
+def paper(dataset):
+    """{row: the papers' accuracy in percent} (TINY's) where the data is theirs, else None."""
+    column = table1.COLUMNS.get(dataset)
+    theirs = {name: tiny for name, (tiny, _) in PAPER[column].items()} if column else None
+    return theirs | MULTISP if column == "CIFAR10" else theirs
 
 
 def rows():

@@ -64,12 +64,6 @@ def name_of(profile, notebook=IMAGES):
     return profile if notebook == IMAGES else f"{profile}-{notebook[:2]}"
 
 
-def subject(name):
-    """(profile, notebook) of a tuning's name."""
-    profile, _, number = name.partition("-")
-    return profile, next((n for n in SEEDS if n[:2] == number), IMAGES)
-
-
 def settings(profile, notebook=IMAGES):
     """The fields of a notebook in a profile that a recipe is tuned for, and its sparsity."""
     values = {**params.declared(notebook), **params.block(profile, notebook)}

@@ -99,3 +99,9 @@ def test_comparisons_are_of_rows_that_there_are():
 def test_an_unknown_row_is_refused():
     with pytest.raises(ValueError, match="no row 'Spikformer'.*Spikeformer"):
         row("Spikformer")
+
+
+def test_the_papers_numbers_are_shown_on_their_data_only():
+    assert table2.paper("fashion") is None and table2.paper("fashion-dvs") is None
+    assert table2.paper("cifar10")["MultiSp-SLT"] == 90.21 and table2.paper("cifar10")["Spikeformer-CPS"] == 81.21
+    assert set(table2.paper("cifar10-dvs")) <= set(table2.rows()) and "MultiSp-LT" not in table2.paper("cifar10-dvs")

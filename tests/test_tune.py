@@ -48,7 +48,8 @@ def test_the_best_is_that_of_the_mean_over_seeds():
 def test_a_tuning_is_named_after_its_profile_and_notebook():
     for profile in ("mini", "paper"):
         for notebook in tune.SEEDS:
-            assert tune.subject(tune.name_of(profile, notebook)) == (profile, notebook)
+            found, numbered = params.subject(tune.name_of(profile, notebook))
+            assert (found, numbered or tune.IMAGES) == (profile, notebook)
     assert tune.name_of("mini") == "mini" and tune.name_of("mini", tune.EVENT) == "mini-06"
 
 
@@ -57,7 +58,8 @@ def test_committed_choices_follow_from_the_committed_grid(profile):
     grid = pd.read_csv(params.tuning_folder(profile) / "grid.csv")
     kept = json.loads((params.tuning_folder(profile) / "choices.json").read_text())
     assert tune.best(grid) == kept["choices"]
-    subject = tune.subject(profile)
+    subject = params.subject(profile)
+    subject = (subject[0], subject[1] or tune.IMAGES)
     fixed, sparsity = tune.settings(*subject)
     assert kept["settings"] == fixed | {"sparsity": sparsity}, "the profile changed: run `make tune`"
     groups = tune.arms(subject[1])
@@ -75,3 +77,5 @@ def test_recipes_name_every_arm_and_what_to_do_without():
         assert found[f"{name} found-mask-trained"] == found[f"{name} random-trained"]
     with pytest.raises(ValueError, match="no recipes for 'nano'.*mini.*tune --profile nano"):
         params.recipes("nano")
+    with pytest.raises(ValueError, match="tune --profile nano --notebook 06_event_data"):
+        params.recipes("nano-06")
