@@ -68,6 +68,7 @@ CHOICES = {
     "augment": ("none", "crop", "crop-flip", "crop-flip-cutout"),
     "stem_neuron": ("same", "lif", "relu", "sign", "gelu"),
     "binning": ("count", "time"),
+    "precision": ("float32", "bfloat16"),
 }
 # field: (is right, what is right)
 RANGES = {
@@ -88,6 +89,8 @@ RANGES = {
     "heads": (lambda v: 1 <= v <= 64, "1 to 64 heads"),
     "stem_pools": (lambda v: 1 <= v <= 4, "1 to 4 (a patch has 2**stem_pools pixels a side)"),
     "patch_sparsity": (lambda v: 0 <= v < 1, "a fraction of the patches removed, at least 0 and below 1"),
+    "backward_steps": (lambda v: v >= 0, "0 (all of them) or a number of steps"),
+    "search_timesteps": (lambda v: v >= 0, "0 (timesteps) or fewer steps than timesteps"),
 }
 
 
@@ -115,6 +118,12 @@ class Experiment:
     stem_pools : max-pools in the ConvPEP, on its last stages.
     stem_neuron : the ConvPEP's activation, if it is not that of the blocks.
     patch_sparsity, selector : the fraction of patches *removed*, and by which ranking (sltlib.patches).
+    precision : of products and activations; "bfloat16" is autocast. Weights, scores, norms' statistics and
+        membranes stay float32.
+    backward_steps : gradients flow through the last so many time steps only; 0 means all. A cheaper search,
+        another gradient (the idea of Meng et al. 2023, arXiv 2302.14311).
+    search_timesteps : all epochs but the last run at so many steps, the last at `timesteps`; 0 means all at
+        `timesteps`. A cheaper search for static images (Early-Time, Kim et al. 2022, arXiv 2207.01382).
 
     Raises ValueError naming everything that is wrong at once. A field's default never changes.
     """
@@ -153,6 +162,9 @@ class Experiment:
     stem_neuron: str = "same"
     patch_sparsity: float = 0.0
     selector: str = "none"
+    precision: str = "float32"
+    backward_steps: int = 0
+    search_timesteps: int = 0
 
     def __post_init__(self):
         problems = []
@@ -194,6 +206,10 @@ class Experiment:
             problems.append(
                 "source goes with search='found-mask-trained', or with search='none' of a spikformer or convpep"
             )
+        if self.backward_steps > self.timesteps:
+            problems.append(f"backward_steps={self.backward_steps}: give at most timesteps={self.timesteps}, or 0 for all")
+        if self.search_timesteps:
+            problems += self._early_time_problems(chained)
         if self.model in TRANSFORMERS:
             problems += self._transformer_problems()
         if self.source is not None and self.search == "found-mask-trained":
@@ -208,6 +224,21 @@ class Experiment:
             problems.append(f"image_size={self.image_size} is too small for {self.model}, which wants {least} pixels")
         if self.model == "linear" and (self.search != "none" or self.weights != "float" or self.affine):
             problems.append("model='linear' is a dense float classifier: leave search, weights and affine alone")
+        return problems
+
+    def _early_time_problems(self, chained):
+        """What is wrong with a search at fewer steps."""
+        given, problems = f"search_timesteps={self.search_timesteps}", []
+        if self.search_timesteps >= self.timesteps:
+            problems.append(f"{given}: give fewer than timesteps={self.timesteps}, or 0 for timesteps")
+        if self.epochs < 2:
+            problems.append(f"{given} needs 2 epochs or more: the last one runs at timesteps={self.timesteps}")
+        if self.event:
+            problems.append(f"{given}: the steps of a recording are its frames; it goes with static images")
+        if 0 < self.search_timesteps < self.backward_steps:
+            problems.append(f"backward_steps={self.backward_steps}: give at most {given}")
+        if chained and self.source is not None:
+            problems.append(f"{given}: a frozen ConvPEP gives its tokens for all timesteps; leave it 0")
         return problems
 
     def _transformer_problems(self):
@@ -295,11 +326,13 @@ class Experiment:
         """What the training depends on: fields that differ from their default and are read at all."""
         unread = set()
         if not self.spiking:
-            unread |= {"beta", "threshold", "reset", "surrogate"}
+            unread |= {"beta", "threshold", "reset", "surrogate", "backward_steps", "search_timesteps"}
             if not self.event:
                 unread |= {"timesteps", "loss"}
         if not self.event:
             unread.add("binning")
+        if self.backward_steps == self.timesteps:
+            unread.add("backward_steps")
         if self.model == "linear":
             unread |= {"neuron", "width"}
         if self.optimizer != "sgd":

@@ -5,6 +5,8 @@ folded into the batch, (T B, ...); only the neuron unrolls it. A static image is
 every step, so the first layer and its normalisation run once (direct encoding).
 """
 
+import functools
+
 import torch
 from torch import nn
 
@@ -29,14 +31,27 @@ class Block(nn.Module):
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
 
     def forward(self, x, time):
-        return time.fire(self.neuron, self.norm(self.pool(self.layer(x))))
+        return time.fire(self.neuron, self.norm(self.pool(time.run(self.layer, x))))
 
 
 class Time:
-    """How many steps are folded into the batch just now (1 before a static image meets its first neuron)."""
+    """How many steps are folded into the batch just now (1 before a static image meets its first neuron).
 
-    def __init__(self, steps, folded, spiking):
-        self.steps, self.folded, self.spiking = steps, folded, spiking
+    backward_steps : the last steps that gradients flow through, 0 for all.
+    """
+
+    def __init__(self, steps, folded, spiking, backward_steps=0):
+        self.steps, self.folded, self.spiking, self.backward_steps = steps, folded, spiking, backward_steps
+
+    def run(self, layer, x):
+        """layer(x); a backward pass costs what the steps cost that gradients flow through."""
+        kept = self.backward_steps
+        if not (self.spiking and 0 < kept < self.steps == self.folded and torch.is_grad_enabled()):
+            return layer(x)
+        cut = x.shape[0] // self.steps * (self.steps - kept)
+        with torch.no_grad():
+            early = layer(x[:cut])
+        return torch.cat([early, layer(x[cut:])])
 
     def fire(self, neuron, current):
         if not self.spiking:
@@ -51,6 +66,20 @@ class Time:
         return spikes.flatten(0, 1)
 
 
+def autocast(method):
+    """A model's method in the model's precision; what it returns is float32 at least."""
+
+    @functools.wraps(method)
+    def run(self, x):
+        if self.precision == "float32":
+            return method(self, x)
+        where = next(self.parameters()).device.type
+        with torch.autocast(where, getattr(torch, self.precision)):
+            return method(self, x).float()
+
+    return run
+
+
 class Network(nn.Module):
     """A stack of blocks and a last linear layer.
 
@@ -62,7 +91,9 @@ class Network(nn.Module):
         super().__init__()
         self.blocks, self.hidden, self.head = nn.ModuleList(blocks), nn.ModuleList(hidden), head
         self.timesteps, self.spiking = experiment.timesteps, experiment.spiking
+        self.backward_steps, self.precision = experiment.backward_steps, experiment.precision
 
+    @autocast
     def steps(self, x):
         """Logits of every time step, (T, B, classes); T is 1 for a network without time."""
         frames = x.shape[0] if x.dim() == 5 else 1
@@ -70,7 +101,7 @@ class Network(nn.Module):
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
         x = x.contiguous(memory_format=torch.channels_last)
-        time = Time(steps, frames, self.spiking)
+        time = Time(steps, frames, self.spiking, self.backward_steps)
         for block in self.blocks:
             x = block(x, time)
         x = x.flatten(1)
@@ -158,8 +189,9 @@ class Residual(nn.Module):
             self.shortcut, self.shortcut_norm = parts.conv(inputs, outputs, 1, stride), parts.norm2d(outputs)
 
     def forward(self, x, time):
-        current = self.second_norm(self.second(self.first(x, time)))
-        return time.fire(self.neuron, current + (self.shortcut_norm(self.shortcut(x)) if self.shortcut else x))
+        current = self.second_norm(time.run(self.second, self.first(x, time)))
+        added = self.shortcut_norm(time.run(self.shortcut, x)) if self.shortcut else x
+        return time.fire(self.neuron, current + added)
 
 
 def resnet19(experiment, channels, size, classes):

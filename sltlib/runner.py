@@ -169,7 +169,12 @@ def cost(experiment: Experiment) -> float:
     images = experiment.train_images or info.counts["train"]
     size = experiment.image_size or info.size
     one = _SIZES.get(experiment.model, 100) * experiment.width**1.5 * (size / 32) ** 2
-    return images * experiment.epochs * (0.2 + one * (experiment.timesteps if experiment.spiking else 1))
+    steps = experiment.timesteps if experiment.spiking else 1
+    if experiment.spiking and experiment.search_timesteps:
+        steps = experiment.search_timesteps + (steps - experiment.search_timesteps) / experiment.epochs
+    if experiment.spiking and experiment.backward_steps:  # a backward pass costs twice the forward
+        steps = (steps + 2 * min(steps, experiment.backward_steps)) / 3
+    return images * experiment.epochs * (0.2 + one * steps)
 
 
 # --- what is to be done, in which order --------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import nn
 
 from . import layers, patches
 from .experiment import EMBEDDING, SELECTORS, SPIKING, lookup
-from .models import Block, Parts, Pool, Time
+from .models import Block, Parts, Pool, Time, autocast
 
 SCALE = 0.125  # of spiking attention, whatever the size of a head (Zhou et al.)
 STAGES = 4  # of the ConvPEP: D/8, D/4, D/2 and D features
@@ -103,14 +103,14 @@ class ConvPEP(nn.Module):
         blocks = [_conv(parts, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         self.stages, self.position, self.add = nn.ModuleList(blocks), _conv(parts, features, features), Add()
         self.pools, self.timesteps = experiment.stem_pools, experiment.timesteps
-        self.spiking = experiment.stem_activation in SPIKING
+        self.spiking, self.backward_steps = experiment.stem_activation in SPIKING, experiment.backward_steps
 
     def forward(self, x):
         frames = x.shape[0] if x.dim() == 5 else 1
         steps = frames if frames > 1 or not self.spiking else self.timesteps
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
-        x, time = x.contiguous(memory_format=torch.channels_last), Time(steps, frames, self.spiking)
+        x, time = x.contiguous(memory_format=torch.channels_last), Time(steps, frames, self.spiking, self.backward_steps)
         for place, stage in enumerate(self.stages):
             x = stage(x, time)
             if place >= STAGES - self.pools:
@@ -136,7 +136,8 @@ class Spikformer(nn.Module):
         super().__init__()
         self.stem, self.blocks, self.pool, self.head = stem, nn.ModuleList(blocks), Pool(), head
         self.selector, self.patch_sparsity = selector, experiment.patch_sparsity
-        self.timesteps = experiment.timesteps
+        self.timesteps, self.backward_steps = experiment.timesteps, experiment.backward_steps
+        self.precision = experiment.precision
         self.spiking = bool(blocks) and experiment.neuron in SPIKING  # the encoder; the stem has its own
         self.frozen = ()
         if experiment.source is not None and experiment.search == "none":
@@ -155,19 +156,21 @@ class Spikformer(nn.Module):
         """The head that a ConvPEP is searched with: trained beside, never part of the ticket; else None."""
         return None if self.blocks else self.head
 
+    @autocast
     def embed(self, x):
         tokens = self.stem(x)
         if "selector" not in self.frozen:
             return tokens
         return patches.keep(tokens, self.selector(tokens, x), self.patch_sparsity)
 
+    @autocast
     def steps(self, x):
         """Logits of every time step, (T, B, classes); T is 1 for a network without time."""
         tokens = x.values if isinstance(x, Tokens) else self.embed(x)
         if self.selector is not None and "selector" not in self.frozen:  # it is being trained
             tokens = patches.gate(tokens, self.selector(tokens, x), self.patch_sparsity)
         tokens = patches.over_time(tokens, self.timesteps, self.spiking)
-        time = Time(len(tokens), len(tokens), self.spiking)
+        time = Time(len(tokens), len(tokens), self.spiking, self.backward_steps)
         x = tokens.flatten(0, 1)  # (T B, N, D)
         for block in self.blocks:
             x = block(x, time)

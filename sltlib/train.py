@@ -154,6 +154,8 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
             x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
         else:
             x = spikformer.Tokens(tokens.index_select(0, index).transpose(0, 1).float())
+        if experiment.search_timesteps:  # Early-Time: few steps in all epochs but the last
+            set_timesteps(model, experiment.timesteps if epoch == experiment.epochs - 1 else experiment.search_timesteps)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(experiment, step, total)
         loss = loss_of(model, x, labels[index], experiment.loss)
@@ -174,6 +176,13 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
             report(step + 1, total)
     report(total, total)
     return history, start
+
+
+def set_timesteps(model, steps):
+    """Let a network for static images run at so many steps from now on."""
+    for part in model.modules():
+        if hasattr(part, "timesteps"):
+            part.timesteps = steps
 
 
 def batch(data, images, index, augment="none", generator=None):

@@ -52,6 +52,7 @@ def test_every_field_is_in_the_key():
         search="random-readout", sparsity=0.8, timesteps=2, beta=0.5, threshold=2.0, reset="subtract",
         surrogate="sigmoid", affine=True, loss="per-step", epochs=3, batch_size=10, optimizer="adam", lr=0.2,
         momentum=0.5, weight_decay=0.1, schedule="constant", augment="crop", seed=1,
+        precision="bfloat16", backward_steps=3, search_timesteps=1,
     )  # fmt: skip
     transformer = dict(
         depth=2, heads=4, stem_pools=1, stem_neuron="sign", patch_sparsity=0.3, selector="rate",
