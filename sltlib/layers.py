@@ -41,15 +41,21 @@ def top_k(scores, sparsity):
     keep = keep_count(flat.numel(), sparsity)
     if keep == flat.numel():
         return torch.ones_like(scores, dtype=torch.bool)
+    if flat.device.type != "cpu":
+        return _sorted_top_k(flat, keep).view(scores.shape)
     place = flat.numel() - keep  # of the smallest that stays, counted from below
-    if flat.device.type == "cpu":  # NumPy's vectorised partition is some ten times faster than kthvalue
-        smallest = float(np.partition(flat.numpy(), place)[place])
-    else:
-        smallest = flat.kthvalue(place + 1).values
+    # NumPy's vectorised partition is some ten times faster than kthvalue
+    smallest = float(np.partition(flat.numpy(), place)[place])
     mask = flat > smallest
     ties = (flat == smallest).nonzero().squeeze(1)
     mask[ties[: keep - int(mask.sum())]] = True
     return mask.view(scores.shape)
+
+
+def _sorted_top_k(flat, keep):
+    """The same by a stable sort, which a GPU does without waiting for the host (so a CUDA graph can hold it)."""
+    order = flat.sort(descending=True, stable=True).indices
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(0, order[:keep], True)
 
 
 def global_top_k(scores, sparsity):

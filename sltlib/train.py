@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from . import layers, models, neurons, pruning, spikformer
+from . import graphs, layers, models, neurons, pruning, spikformer
 from .data import info, load_data
 from .experiment import NUMERICS
 from .store import Store
@@ -143,6 +143,11 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
     model.train()
     tokens = frozen_tokens(model, data, size) if experiment.augment == "none" else None
     last_report, order = time.monotonic(), None
+
+    def loss(x, y):
+        return loss_of(model, x if tokens is None else spikformer.Tokens(x), y, experiment.loss)
+
+    take_step = graphs.stepper(loss, optimizer, model)
     loss_sum = torch.tensor(history.pop()["loss_sum"] if start % per_epoch else 0.0, dtype=torch.float64)
     loss_sum = loss_sum.to(labels.device)
     for step in range(start, total):
@@ -153,16 +158,10 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         if tokens is None:
             x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
         else:
-            x = spikformer.Tokens(tokens.index_select(0, index).transpose(0, 1).float())
+            x = tokens.index_select(0, index).transpose(0, 1).float()
         if experiment.search_timesteps:  # Early-Time: few steps in all epochs but the last
             set_timesteps(model, experiment.timesteps if epoch == experiment.epochs - 1 else experiment.search_timesteps)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(experiment, step, total)
-        loss = loss_of(model, x, labels[index], experiment.loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        loss_sum += loss.detach()
+        loss_sum += take_step(x, labels[index], learning_rate(experiment, step, total))
         if position == per_epoch - 1:
             history.append({"epoch": epoch, "train_loss": float(loss_sum) / per_epoch})
             if not math.isfinite(history[-1]["train_loss"]):
