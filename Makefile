@@ -21,8 +21,8 @@ help:
 	@echo "make paper      the papers' sizes; wants a GPU (results/paper)"
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
-	@echo "make bench      speed of a training step"
-	@echo "make extras     the optional packages, which make test installs by itself (pip extras: cifar, events)"
+	@echo "make bench      speed beside snnTorch, spikingjelly and the floor (results/bench)"
+	@echo "make extras     the optional packages, which make test installs by itself (pip extras: bench, cifar, events)"
 	@echo "make test-fast  the tests of a minute"
 	@echo "make doctor     explain and repair a damaged store or pipeline"
 	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
@@ -40,11 +40,13 @@ $(STAMP):
 	.venv/bin/python -m sltlib kernel
 	@rm -f .venv/installed-* && touch $(STAMP)
 
-# Optional packages: `make test` tests with them, nothing else needs them.
+# Optional packages: `make test` tests with them, `make bench` times spikingjelly, nothing else needs them. Without
+# --no-deps spikingjelly wants torchvision and torchaudio, which it does not use here.
 extras: $(EXTRAS)
 
 $(EXTRAS): $(STAMP)
-	$(INSTALL) -e '.[test,cifar,events]'
+	$(INSTALL) -e '.[test,bench,cifar,events]'
+	$(INSTALL) --no-deps spikingjelly==2.0.0
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 
 repro: setup
@@ -72,7 +74,7 @@ lab: setup
 tune: setup
 	python -m sltlib tune
 
-bench: setup
+bench: extras
 	python -m bench
 
 doctor: setup

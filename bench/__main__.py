@@ -1,121 +1,82 @@
-"""What a training step costs beside the non-spiking network's: `make bench`, or `python -m bench`.
+"""What speed costs and gains, side by side in one run: `make bench`, or `python -m bench [PART ...]`.
 
-Interleaved, one thread, medians with quartiles: ANN, our SNN, and the same network as snnTorch is
-usually written (`snntorch.Leaky` in a time loop). Ratios of one run on one machine; no promises of
-seconds. Writes results/bench/step.csv and step.json (hardware and versions). Exit status 1 where our
-step at T=4 on the mini network costs more than LIMIT times the ANN's.
+Parts: neuron, step, memory, search, cheaper, pipeline; all of them without a name. Each writes
+results/bench/PART.csv, so one can run again alone; then goals.csv, about.json (hardware and versions) and
+figures/speed.png are made from all that is there. One thread; medians of interleaved rounds with quartiles.
+Numbers of one machine: read the ratios. Exit status 1 where a goal is missed.
 """
 
 import argparse
 import json
 import os
 import sys
-import time
 
 from sltlib.runner import ENVIRONMENT
 
-# What this process computes with must be there when it starts.
+# What this process computes with must be there when it starts; every contestant has it alike.
 if any(name not in os.environ for name in ENVIRONMENT):
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     os.execv(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]])
 
-import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-import snntorch  # noqa: E402
 import torch  # noqa: E402
 
-from sltlib import figures, paths, tune  # noqa: E402
-from sltlib.experiment import Experiment  # noqa: E402
-from sltlib.models import build_model  # noqa: E402
-from sltlib.train import loss_of, make_optimizer, provenance  # noqa: E402
+from sltlib import figures, paths  # noqa: E402
+from sltlib.train import provenance  # noqa: E402
+
+from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
+
+PARTS = ("neuron", "step", "memory", "search", "cheaper", "pipeline")
 
 
-LIMIT = 4.2  # T times the ANN, and a twentieth for the neuron
-
-
-class Idiom(torch.nn.Module):
-    """The same layers, stepped: every layer and a snntorch.Leaky at every time step."""
-
-    def __init__(self, experiment):
-        super().__init__()
-        net = build_model(experiment)
-        self.blocks, self.flat, self.head = [*net.blocks, *net.hidden], len(net.blocks), net.head
-        self.net, self.timesteps = net, experiment.timesteps
-        self.neurons = torch.nn.ModuleList(
-            snntorch.Leaky(experiment.beta, reset_mechanism="zero") for _ in self.blocks
-        )
-
-    def forward(self, images):
-        membranes, out = [neuron.reset_mem() for neuron in self.neurons], 0
-        for _ in range(self.timesteps):
-            x = images
-            for i, block in enumerate(self.blocks):
-                if i == self.flat:
-                    x = x.flatten(1)
-                x, membranes[i] = self.neurons[i](block.norm(block.pool(block.layer(x))), membranes[i])
-            out = out + self.head(x)
-        return out / self.timesteps
-
-
-def stepper(experiment, images, labels, idiom=False):
-    """A function that does one training step."""
-    model = Idiom(experiment) if idiom else build_model(experiment)
-    optimizer = make_optimizer(model, experiment)
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        loss_of(model, images, labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def networks(settings):
-    """(name, Experiment, image size and channels, batch) of what is measured."""
-    fields = {k: settings[k] for k in ("model", "width", "image_size", "batch_size")}
-    return {
-        "mini": (Experiment("fashion", lr=0.01, **fields), (1, fields["image_size"] or 28), fields["batch_size"]),
-        "small28": (Experiment("fashion", model="conv4", width=0.25, lr=0.01), (1, 28), 100),
-    }
+def memory():
+    """Peak MiB of a step, each in a fresh process with glibc's default allocator (huge pages round up)."""
+    plain = {name: "" if name == "GLIBC_TUNABLES" else "0" for name in ENVIRONMENT} | {"OMP_NUM_THREADS": "1"}
+    plain |= {"TORCHINDUCTOR_COMPILE_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    who = ("ours", "snnTorch", *(("spikingjelly",) if rivals.HAS_SPIKINGJELLY else ()))
+    rows = []
+    for network, timesteps in steps.MEMORY:
+        for contestant in who:
+            mib = float(measure.fresh(("--peak", network, timesteps, contestant), os.environ | plain))
+            rows.append({"network": network, "T": timesteps, "contestant": contestant, "MiB": mib})
+            print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25, help="counted steps of each (default: 25)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--seconds", type=float, default=6, help="for the rounds of one cell (default: 6)")
+    parser.add_argument("--peak", nargs=3, metavar=("NETWORK", "T", "CONTESTANT"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for name, (experiment, (channels, size), batch) in networks(tune.settings("mini")[0]).items():
-        images, labels = torch.randn(batch, channels, size, size), torch.arange(batch) % 10
-        steps = {"ANN": stepper(experiment.replace(neuron="relu"), images, labels)}
-        for timesteps in (1, 4):
-            at = experiment.replace(timesteps=timesteps)
-            steps[f"SNN T={timesteps}"] = stepper(at, images, labels)
-            steps[f"snnTorch loop T={timesteps}"] = stepper(at, images, labels, idiom=True)
-        times = {what: [] for what in steps}
-        for turn in range(rounds + 5):
-            for what, step in steps.items():
-                begin = time.perf_counter()
-                step()
-                if turn >= 5:
-                    times[what].append(time.perf_counter() - begin)
-        for what, taken in times.items():
-            low, median, high = np.percentile(np.array(taken) / np.median(times["ANN"]), (25, 50, 75))
-            rows.append({"network": name, "step": what, "over ANN": median, "low quartile": low, "high quartile": high, "rounds": rounds})
-    table = pd.DataFrame(rows)
-    print(table.round(2).to_string(index=False))
-    ours = table[(table.network == "mini") & (table.step == "SNN T=4")]["over ANN"].item()
-    kept = ours <= LIMIT
-    print(f"mini network, T=4: {ours:.2f} times the ANN's step, {'within' if kept else 'ABOVE'} {LIMIT}")
+    if given.peak:
+        network, timesteps, contestant = given.peak
+        print(steps.peak(network, int(timesteps), contestant))
+        return 0
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    if not rivals.HAS_SPIKINGJELLY:
+        print("spikingjelly is not installed, its rows are left out: `make bench` installs it")
     place = paths.results() / "bench"
-    place.mkdir(parents=True, exist_ok=True)
-    about = {k: v for k, v in provenance().items() if k not in ("finished", "numerics")}
-    figures.write_text(table.round(3).to_csv(index=False, lineterminator="\n"), place / "step.csv")
-    about |= {"cores": os.cpu_count(), "limit": LIMIT, "within_limit": bool(kept)}
-    figures.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", place / "step.json")
-
-
-    return 0 if kept else 1
+    about_path = place / "about.json"
+    about = json.loads(about_path.read_text()) if about_path.is_file() else {}
+    make = {
+        "neuron": lambda: steps.neuron_table(given.seconds / 8),
+        "step": lambda: steps.step_table(given.seconds),
+        "memory": memory,
+        "search": steps.search_rows,
+        "cheaper": lambda: cheaper.main(place),
+        "pipeline": pipeline.table,
+    }
+    for part in given.parts or PARTS:
+        print(f"--- {part}", flush=True)
+        found = make[part]()
+        figures.write_text(found.to_csv(index=False, lineterminator="\n", float_format="%.4g"), place / f"{part}.csv")
+        about[part] = {k: v for k, v in provenance().items() if k not in ("finished", "numerics")} | {"cores": os.cpu_count()}
+        figures.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", about_path)
+    missed = report.write(place)
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

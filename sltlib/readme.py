@@ -67,18 +67,54 @@ def rows():
 
 
 def speed():
-    """Training steps beside the non-spiking network's, from results/bench."""
+    """What `make bench` measured: steps beside the other libraries' and the floor, memory, searches; the goals missed."""
     place = paths.ROOT / "results" / "bench"
-    with open(place / "step.csv") as file:
-        table = list(csv.DictReader(file))
-    about = json.loads((place / "step.json").read_text())
-    steps = list(dict.fromkeys(line["step"] for line in table))
-    lines = [f"| network | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|"]
-    for network in dict.fromkeys(line["network"] for line in table):
-        costs = {line["step"]: float(line["over ANN"]) for line in table if line["network"] == network}
-        lines.append(f"| {network} | {' | '.join(f'{costs[step]:.2f}' for step in steps)} |")
-    lines += ["", f"One thread of {about['device']}, torch {about['versions']['torch']}; medians of {table[0]['rounds']} interleaved steps."]
-    return "\n".join(lines)
+
+    def lines_of(name):
+        with open(place / f"{name}.csv") as file:
+            return list(csv.DictReader(file))
+
+    def number(text):
+        return f"{float(text):.2f}" if text else ""
+
+    steps = lines_of("ratios")
+    columns = list(steps[0])[2:]
+    out = [f"| network | T | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for line in steps:
+        out.append(f"| {line['network']} | {line['T']} | {' | '.join(number(line[name]) for name in columns)} |")
+    about = json.loads((place / "about.json").read_text())["step"]
+    rounds = [int(line["rounds"]) for line in lines_of("step")]
+    out += ["", f"One thread of {about['device']}, torch {about['versions']['torch']}, huge pages for every contestant; "
+            f"medians of {min(rounds)} to {max(rounds)} interleaved steps."]  # fmt: skip
+    goals = lines_of("goals")
+    missed = [f"{line['goal']}: {number(line['measured'])} (goal {number(line['limit'])})" for line in goals if line["met"] != "True"]
+    out += ["", f"{len(goals) - len(missed)} of {len(goals)} goals met (results/bench/goals.csv)."]
+    out[-1] += f" Missed: {'; '.join(missed)}." if missed else ""
+    search = {}
+    for line in lines_of("search"):
+        search.setdefault(line["contestant"], []).append(line)
+    target = lines_of("search")[0]["target"]
+    ours = [float(line["seconds"]) for line in search["ours"]]
+    words = []
+    for name, found in search.items():
+        if name != "ours" and all(line["seconds"] for line in found):
+            over = sorted(float(line["seconds"]) / mine for line, mine in zip(found, ours, strict=True))
+            words.append(f"{over[len(over) // 2]:.2f} ({over[0]:.2f} to {over[-1]:.2f}) times as long with {name}")
+    out += ["", f"A ticket search (MPSLT, mini) to {float(target):g} % validation accuracy takes {', '.join(words)} as with ours "
+            f"(median and range of n={len(ours)} seeds)."]  # fmt: skip
+    verdicts = json.loads((place / "cheaper.json").read_text())
+    ways = {}
+    for line in lines_of("cheaper"):
+        ways.setdefault((line["way"], int(line["epochs"])), []).append(line)
+    out += ["", "| cheaper search (MPSLT, mini) | epochs | time over exact | test accuracy (%) | at most 1 point below exact |"]
+    out += ["|---" * 5 + "|"]
+    told = {found["claim"].rsplit(":", 1)[0]: found for found in verdicts}
+    for (way, epochs), found in ways.items():
+        if epochs == max(e for w, e in ways if w == way):
+            mean = sum(float(line["test_accuracy"]) for line in found) / len(found)
+            verdict = f"**{told[way]['verdict']}** (n={told[way]['n']})" if way in told else ""
+            out.append(f"| {way} | {epochs} | {number(found[0]['time over exact'])} | {mean:.2f} | {verdict} |")
+    return "\n".join(out)
 
 
 def filled(text):

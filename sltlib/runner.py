@@ -41,9 +41,9 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # one kernel to compile: no pool of compiler processes
 }
-# Imported once, in the process that workers are forked from. Never sltlib: workers then see it
-# as it is now. The compiler's modules save each worker 1.8 s.
-PRELOAD = ["torch", "snntorch", "torch._dynamo", "torch._inductor.compile_fx"]
+# Imported once, in the process that workers are forked from. Of sltlib only what warms the compiler up:
+# workers then see the rest as it is now.
+PRELOAD = ["torch", "snntorch", "torch._dynamo", "torch._inductor.compile_fx", "sltlib.warm"]
 BACKENDS = ("auto", "inline", "processes", "dask:<address or scheduler file>")
 
 

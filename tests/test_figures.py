@@ -290,8 +290,12 @@ def test_a_recording_is_drawn_with_y_upwards_and_thinned():
 def test_recordings_are_shown_as_the_sum_of_their_frames():
     frames = np.zeros((2, 3, 2, 4, 4), np.uint8)
     frames[0, :, 1, 0, 0] = 250  # three frames of 250 ON events: more than a byte holds
+    frames[0, 0, 1, 1, 1] = 250  # one frame of 250: a third of the colour, but more than 750 modulo 256
     fig = figures.images(frames, columns=2)
     drawn = [ax.images[0].get_array() for ax in fig.axes]
+    white = np.ones(3)
+    assert np.abs(white - drawn[0][1, 1]).sum() == pytest.approx(np.abs(white - drawn[0][0, 0]).sum() / 3, rel=0.05)
+    assert np.array_equal(figures.faded(frames, np.zeros((2, 1), int), 1), figures.frame_pictures(frames.sum(1, dtype=int)))
     assert (drawn[1] == 1).all() and drawn[0].shape == (4, 4, 3)
     assert drawn[0][0, 0].tolist() == pytest.approx([int(figures.ON[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 

@@ -1,0 +1,128 @@
+"""The benchmark compares equal work, and its arithmetic is right."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sltlib.experiment import Experiment
+from sltlib.pruning import prepare
+
+bench = pytest.importorskip("bench.steps", reason="bench/ lies beside sltlib in the repository")
+from bench import cheaper, measure, report, rivals, steps  # noqa: E402
+
+CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
+FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
+
+
+@pytest.mark.parametrize("experiment", [CNN, FORMER, CNN.replace(search="edge-popup", weights="binary", sparsity=0.5)])
+def test_all_contestants_compute_the_same(experiment):
+    """In evaluation, where nobody's norm looks at the batch; spikes may differ at a tie only."""
+    images = torch.rand(10, 1, 14, 14, generator=torch.Generator().manual_seed(0))
+    logits = {}
+    for who, model in rivals.contestants(experiment).items():
+        logits[who] = model.eval()(images)
+        model.train()
+        loss = model(images).square().mean()
+        assert all(g is not None for g in torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]))
+    ours = logits.pop("ours")
+    assert ours.abs().max() > 0 and "snnTorch" in logits
+    for who, theirs in logits.items():
+        ties = who == "spikingjelly" and experiment.model == "spikformer"  # it fires at the threshold: 4/8 of half
+        assert (theirs - ours).abs().mean() < (0.2 if ties else 1e-5) * ours.abs().max(), who
+
+
+def test_rivals_use_torchs_default_layout_and_weights_of_their_own():
+    for who, model in rivals.contestants(CNN).items():
+        if who != "ours":
+            layer = model.layers[1][0]
+            assert type(layer) is torch.nn.Conv2d and layer.weight.requires_grad
+            out = layer(torch.rand(2, layer.in_channels, 14, 14))
+            assert out.is_contiguous()
+    assert "init_hidden=True" not in str(rivals.leaky(bench.LIF(0.9)))
+
+
+def test_the_floor_is_t_times_the_network_less_the_repeated_first_layer():
+    taken = {"ANN": [3.0, 5.0], "first layer": [1.0, 2.0], "ours": [0.0]}
+    assert steps.floor_of(taken, 4) == [4 * 3 - 3 * 1, 4 * 5 - 3 * 2]
+    assert list(taken) == ["ours"]
+
+
+def test_contestants_take_turns():
+    order = []
+    taken = measure.interleaved({name: (lambda name=name: order.append(name)) for name in "ab"}, 2, warm_up=1)
+    assert order == list("ababab") and [len(t) for t in taken.values()] == [2, 2]
+    table = measure.quartiles({"a": [0.001, 0.003, 0.002]}, network="n")
+    assert table.ms.item() == pytest.approx(2) and table.low.item() == pytest.approx(1.5) and table.rounds.item() == 3
+
+
+def fake(ours, others, floor):
+    values = {"ours": ours, "snnTorch": others, "spikingjelly": others, "floor": floor}
+    return pd.DataFrame([
+        {"network": network, "T": t, "contestant": who, "ms": ms * t, "low": ms * t, "high": ms * t, "rounds": 3}
+        for network in report.CNNS for t in (1, 4) for who, ms in values.items()
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "met"), [(1.0, True), (2.0, False)])
+def test_goals_are_met_or_missed_by_what_was_measured(ours, met, tmp_path):
+    step = fake(ours, others=1.7, floor=0.95)
+    memory = pd.DataFrame({"network": "mini", "T": 4, "contestant": ["ours", "snnTorch"], "MiB": [ours, 1.5]})
+    pipeline = pd.DataFrame({"what": ["a further worker"], "seconds": [ours * 1.5]})
+    for name, table in {"step": step, "memory": memory, "pipeline": pipeline}.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    missed = report.write(tmp_path)
+    table = pd.read_csv(tmp_path / "goals.csv")
+    assert len(table) == 3 * 3 + 1 + 1
+    assert table.met.all() == met and (len(missed) == len(table)) == (not met)
+    ratios = pd.read_csv(tmp_path / "ratios.csv")
+    assert ratios["snnTorch over ours"].tolist() == pytest.approx([1.7 / ours] * 6, rel=1e-2)
+    assert (tmp_path / "figures" / "speed.png").stat().st_size > 5000
+
+
+def test_search_time_counts_every_epoch_at_its_number_of_steps(monkeypatch):
+    """A step costs what it has of time steps, forward and backward twice: known shares."""
+    def cost(experiment):
+        kept = experiment.backward_steps or experiment.timesteps
+        return (experiment.timesteps + 2 * kept) / 3
+
+    monkeypatch.setattr(cheaper, "step", lambda experiment: experiment)
+    monkeypatch.setattr(cheaper, "interleaved", lambda steps, rounds: {e: [cost(e)] * 3 for e in steps})
+    shares = cheaper.measured(cheaper.experiments(seeds=(0,)), 3)
+    assert shares[cheaper.EXACT, 3] == 1 and shares[cheaper.EXACT, 1] == pytest.approx(1 / 3)
+    assert shares["backward 1 of 4", 3] == pytest.approx(0.5)
+    assert shares["Early-Time 1", 3] == pytest.approx((1 + 1 + 4) / 12)
+    assert shares["T=1 throughout", 3] == pytest.approx(0.25)
+
+
+def test_a_cheaper_search_is_judged_against_the_exact_one_at_the_most_epochs():
+    found = pd.DataFrame([
+        {"way": way, "epochs": epochs, "seed": seed, "test_accuracy": value + seed / 100}
+        for way, epochs, value in ((cheaper.EXACT, 3, 80.0), (cheaper.EXACT, 1, 70.0), ("good", 3, 79.9), ("bad", 3, 75.0))
+        for seed in (0, 1, 2)
+    ])  # fmt: skip
+    verdicts = {claim.claim.split(":")[0]: claim.verdict for claim in cheaper.verdicts(found)}
+    assert verdicts == {"good": "holds", "bad": "does not hold"}
+
+
+def test_a_search_counts_until_its_target_and_says_when_it_never_comes():
+    small = dict(width=0.1, image_size=8, train_images=300)
+    there = steps.search_rows(target=10.0, seeds=(0,), every=2, epochs=1, **small)
+    never = steps.search_rows(target=100.1, seeds=(0,), every=3, epochs=1, **small)
+    assert set(there.contestant) == set(never.contestant) == set(rivals.contestants(CNN))
+    assert (there.steps == 2).all() and (there.seconds > 0).all()
+    assert never.seconds.isna().all() and (never.steps == 6).all() and np.isfinite(never.best).all()
+
+
+def test_a_neuron_is_timed_with_every_library():
+    table = steps.neuron_table(0.01, times=(2,), shapes=((3, 4), (2, 5)))
+    assert set(table.dtype) == {"float32", "bfloat16", "float64"} and (table.ms > 0).all()
+
+
+def test_the_timed_ticket_search_is_one():
+    fields = dict(weights="binary", search="edge-popup", sparsity=0.5)
+    model = prepare(steps.build_model(CNN.replace(**fields)), CNN.replace(**fields))
+    before = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+    steps.stepper(model, CNN, steps.random_batch(CNN))()
+    after = [p for p in model.parameters() if p.requires_grad]
+    assert len(after) == 5 and all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
