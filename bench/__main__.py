@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import time
 
 from sltlib.runner import ENVIRONMENT
 
@@ -46,7 +47,7 @@ def memory():
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--seconds", type=float, default=6, help="for the rounds of one cell (default: 6)")
+    parser.add_argument("--seconds", type=float, default=4, help="for the rounds of one cell (default: 4)")
     parser.add_argument("--peak", nargs=3, metavar=("NETWORK", "T", "CONTESTANT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,9 +72,11 @@ def main():
     }
     for part in given.parts or PARTS:
         print(f"--- {part}", flush=True)
+        begin = time.monotonic()
         found = make[part]()
         figures.write_text(found.to_csv(index=False, lineterminator="\n", float_format="%.4g"), place / f"{part}.csv")
         about[part] = {k: v for k, v in provenance().items() if k not in ("finished", "numerics")} | {"cores": os.cpu_count()}
+        about[part]["minutes"] = round((time.monotonic() - begin) / 60, 1)
         figures.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", about_path)
     missed = report.write(place)
     return 1 if missed else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 WARM_UP = 3  # rounds that are not counted
 
@@ -19,6 +20,8 @@ def interleaved(steps, rounds, warm_up=WARM_UP):
         for name, step in steps.items():
             begin = time.perf_counter()
             step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn >= warm_up:
                 taken[name].append(time.perf_counter() - begin)
     return taken

@@ -25,9 +25,8 @@ def ratios(step):
     ms = step.pivot_table(index=["network", "T"], columns="contestant", values="ms", sort=False)
     out = pd.DataFrame({f"{name} over ours": ms[name] / ms["ours"] for name in ("snnTorch", "spikingjelly") if name in ms})
     out["ours over floor"] = ms["ours"] / ms["floor"]
-    for name in ("ours, ticket search", "ours, backward 1"):
-        if name in ms:
-            out[f"{name.removeprefix('ours, ')} over ours"] = ms[name] / ms["ours"]
+    for name in [name for name in ms if name.startswith("ours, ")]:
+        out[f"{name.removeprefix('ours, ')} over ours"] = ms[name] / ms["ours"]
     return out
 
 

@@ -58,7 +58,7 @@ class Graph(Eager):
             state["step"] = state["step"].to(where)
 
     def __call__(self, x, y, lr):
-        now = (x.shape, x.dtype, y.shape, self.model.timesteps)
+        now = (x.shape, x.dtype, y.shape, getattr(self.model, "timesteps", None))
         if self.captured != now:
             self._capture(x, y)
             self.captured = now

@@ -1,5 +1,6 @@
 """Searches find, masks are exact, frozen weights stay, and a saved ticket is the network it came from."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,6 +53,25 @@ def test_top_k_keeps_the_exact_count_of_the_largest(size, sparsity, seed, ties):
     # the oracle: a stable sort, so that ties go to the lower index
     order = sorted(range(size), key=lambda i: (-scores[i].item(), i))[:keep]
     assert mask.nonzero().squeeze(1).tolist() == sorted(order)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "ties", "two values", "sorted", "periodic", "infinite"])
+def test_the_sampled_threshold_is_exact_whatever_the_scores(kind):
+    """The periodic ones have a period that the sample hits: it sees one value only, and all are looked at then."""
+    size = 50_000
+    values = np.random.default_rng(0).random(size, np.float32)
+    values = {
+        "uniform": values, "ties": np.floor(values * 50), "two values": (values > 0.3).astype(np.float32),
+        "sorted": np.sort(values), "periodic": np.where(np.arange(size) % (size // 4096) == 0, np.float32(2), values),
+        "infinite": np.where(values < 0.1, np.float32(np.inf), values),
+    }[kind]  # fmt: skip
+    ranked = np.sort(values)
+    for place in (0, 1, 127, 128, 5000, size // 2, size - 130, size - 2, size - 1):
+        assert layers.kth_smallest(values.copy(), place) == ranked[place]
+    scores = torch.from_numpy(values)
+    mask = layers.top_k(scores, 0.45)
+    order = scores.sort(descending=True, stable=True).indices[: layers.keep_count(size, 0.45)]
+    assert torch.equal(mask.nonzero().squeeze(1), order.sort().values)
 
 
 @pytest.mark.parametrize("search", ["edge-popup", "random-trained", "random-readout"])
