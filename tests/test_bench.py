@@ -1,5 +1,8 @@
 """The benchmark compares equal work, and its arithmetic is right."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +11,7 @@ import torch
 from sltlib.experiment import Experiment
 from sltlib.pruning import prepare
 
-bench = pytest.importorskip("bench.steps", reason="bench/ lies beside sltlib in the repository")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
 from bench import cheaper, measure, report, rivals, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
@@ -39,7 +42,7 @@ def test_rivals_use_torchs_default_layout_and_weights_of_their_own():
             assert type(layer) is torch.nn.Conv2d and layer.weight.requires_grad
             out = layer(torch.rand(2, layer.in_channels, 14, 14))
             assert out.is_contiguous()
-    assert "init_hidden=True" not in str(rivals.leaky(bench.LIF(0.9)))
+    assert "init_hidden=True" not in str(rivals.leaky(steps.LIF(0.9)))
 
 
 def test_the_floor_is_t_times_the_network_less_the_repeated_first_layer():
