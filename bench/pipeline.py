@@ -75,7 +75,7 @@ def stage_seconds():
 def table():
     """Seconds of each, one row a measurement."""
     first, following = worker_seconds()
-    rows = {"first worker, its server included, to a training step done": first, "a further worker": following}
+    rows = {"first worker to a training step done (and its server, where none ran)": first, "a further worker": following}
     found = pd.DataFrame((rows | stage_seconds()).items(), columns=["what", "seconds"])
     print(found.round(2).to_string(index=False))
     return found
