@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from sltlib.runner import ENVIRONMENT
+from sltlib.engine.runner import ENVIRONMENT
 
 # What this process computes with must be there when it starts; every contestant has it alike.
 if any(name not in os.environ for name in ENVIRONMENT):
@@ -22,10 +22,12 @@ if any(name not in os.environ for name in ENVIRONMENT):
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from sltlib import figures, paths  # noqa: E402
+from sltlib import figures
+from sltlib.base import paths  # noqa: E402
 from sltlib.train import provenance  # noqa: E402
 
-from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
+from sltlib import cheaper, measure, report, rivals, steps
+from sltlib.notebook import pipeline  # noqa: E402
 
 PARTS = ("neuron", "step", "memory", "search", "cheaper", "pipeline")
 

@@ -10,14 +10,15 @@ import json
 import numpy as np
 import torch
 
-from sltlib import figures, params, run, stats, tune
+from sltlib import figures, run, stats
+from sltlib.notebook import params, tune
 from sltlib.data import load_data
 from sltlib.experiment import row
 from sltlib.models import build_model
 from sltlib.pruning import prepare
 from sltlib.train import batch, loss_of, make_optimizer
 
-from .measure import interleaved
+from sltlib.measure import interleaved
 
 ROW = "BinWSNN-ConnS"
 SEEDS = (0, 1, 2)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sltlib import paths, run, tune
+from sltlib.base import paths
+from sltlib import run
+from sltlib.notebook import tune
 from sltlib.experiment import Experiment
-from sltlib.store import Store
+from sltlib.engine.store import Store
 
 STAGE = "smoke/dvc.yaml:figure@02_table1_cnn"
 READY = "SLT_BENCH_READY"  # where `ready` leaves the time
@@ -22,7 +24,7 @@ def ready(experiment, store, report):
     """In place of a training: one step of it, the moment it is done, and no result."""
     from sltlib.models import build_model
 
-    from .steps import random_batch, stepper
+    from sltlib.steps import random_batch, stepper
 
     stepper(build_model(experiment), experiment, random_batch(experiment))()
     Path(os.environ[READY]).write_text(repr(time.time()))

@@ -5,7 +5,7 @@
 FOLDER holds the four official idx .gz files; Debian's package dataset-fashion-mnist puts them
 where this script looks by default. 8,000 training and 1,000 validation images come from the
 official training set, 2,000 test images from the official test set, by a fixed seed. The hashes
-of the sources' contents and of the sample are pinned in sltlib/datasets.py. A sample that differs
+of the sources' contents and of the sample are pinned in sltlib/data/catalogue.py. A sample that differs
 from the pinned one is not written: so running this again verifies the file that is there.
 
 The sample is the xz of 11,000 rows of 785 bytes: the label, then 28x28 pixels.

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Experiment": "experiment",
-    "run": "runner",
+    "run": "engine.runner",
     "Ticket": "ticket",
     "load_data": "data",
     "build_model": "models",

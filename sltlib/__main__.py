@@ -7,14 +7,14 @@ import sys
 
 # command: (module, function, what it does)
 COMMANDS = {
-    "figure": ("pipeline", "main", "run one notebook with a profile's parameters: figure 01 --profile mini"),
-    "run": ("runner", "main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
+    "figure": ("notebook.pipeline", "main", "run one notebook with a profile's parameters: figure 01 --profile mini"),
+    "run": ("engine.runner", "main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
     "data": ("data", "main", "list the data sets, or prepare those of a profile"),
-    "tune": ("tune", "main", "search every row's recipe on the validation split"),
-    "list": ("store", "list_main", "list the stored results"),
-    "readme": ("readme", "main", "fill the README's tables from the committed results; --check compares"),
-    "doctor": ("store", "main", "explain a damaged store or pipeline; --fix repairs it"),
-    "kernel": ("pipeline", "kernel_main", "register the notebooks' kernel in this environment"),
+    "tune": ("notebook.tune", "main", "search every row's recipe on the validation split"),
+    "list": ("engine.store", "list_main", "list the stored results"),
+    "readme": ("notebook.readme", "main", "fill the README's tables from the committed results; --check compares"),
+    "doctor": ("engine.store", "main", "explain a damaged store or pipeline; --fix repairs it"),
+    "kernel": ("notebook.pipeline", "kernel_main", "register the notebooks' kernel in this environment"),
 }
 
 
@@ -48,7 +48,7 @@ def main(argv=None) -> int:
 
 def _environment(alone):
     """Set the allocator's variables; they are read when a process starts, so start again if it is ours."""
-    from sltlib.runner import ENVIRONMENT
+    from sltlib.engine.runner import ENVIRONMENT
 
     missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(missing)

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from . import models, patches, spikformer
-from .neurons import Sign
+from sltlib import models, patches, spikformer
+from sltlib.neurons import Sign
 
 CHUNK = 100  # images that run at once
 # What the columns of `count` are in; "an inference" is one image, or one recording of T frames.

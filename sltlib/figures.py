@@ -262,7 +262,7 @@ def images(pictures, titles=None, columns: int = 10, width: float = PAGE, colour
 def recording(found, sensor, most: int = 6000, ax=None):
     """The events of a recording in space and time, ON and OFF, as points in three dimensions.
 
-    found : structured array with t (microseconds), x, y and p, as from `sltlib.events`. sensor : its
+    found : structured array with t (microseconds), x, y and p, as from `sltlib.data.events`. sensor : its
     (height, width) in pixels. most : of longer recordings every n-th event is drawn.
     """
     if ax is None:

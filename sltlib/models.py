@@ -10,8 +10,8 @@ import functools
 import torch
 from torch import nn
 
-from . import data, layers
-from .experiment import MODELS, NEURONS, lookup
+from sltlib import data, layers
+from sltlib.experiment import MODELS, NEURONS, lookup
 
 # Widths of the 3x3 convolutions ("M" is a 2x2 max-pool), Ramanujan et al. 2020; then 256-256-classes.
 PLANS = {

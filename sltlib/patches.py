@@ -9,9 +9,9 @@ experiment.SELECTORS names them all: functions of (experiment, features); add yo
 import torch
 from torch import nn
 
-from . import layers
-from .experiment import SPIKING
-from .models import Parts, Time
+from sltlib import layers
+from sltlib.experiment import SPIKING
+from sltlib.models import Parts, Time
 
 
 def best(scores, sparsity):

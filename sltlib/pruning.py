@@ -7,8 +7,8 @@ experiment.SEARCHES names them all; add yours there.
 
 import torch
 
-from .experiment import SEARCHES, lookup
-from .layers import GlobalRanking, generator, keep_count, prunable
+from sltlib.experiment import SEARCHES, lookup
+from sltlib.layers import GlobalRanking, generator, keep_count, prunable
 
 
 def dense(model, experiment, data, found):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from . import layers, patches
-from .experiment import EMBEDDING, SELECTORS, SPIKING, lookup
-from .models import Block, Parts, Pool, Time, autocast
+from sltlib import layers, patches
+from sltlib.experiment import EMBEDDING, SELECTORS, SPIKING, lookup
+from sltlib.models import Block, Parts, Pool, Time, autocast
 
 SCALE = 0.125  # of spiking attention, whatever the size of a head (Zhou et al.)
 STAGES = 4  # of the ConvPEP: D/8, D/4, D/2 and D features

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import layers
-from .experiment import Experiment
-from .neurons import LIF
+from sltlib import layers
+from sltlib.experiment import Experiment
+from sltlib.neurons import LIF
 
 FORMAT = 1
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
-from . import graphs, layers, models, neurons, pruning, spikformer
-from .data import info, load_data
-from .experiment import NUMERICS
-from .store import Store
-from .ticket import Ticket
+from sltlib.base import paths
+from sltlib import graphs, layers, models, neurons, pruning, spikformer
+from sltlib.data import info, load_data
+from sltlib.experiment import NUMERICS
+from sltlib.engine.store import Store
+from sltlib.ticket import Ticket
 
 EVALUATION_BATCH = 250
 TOKEN_BYTES = 2**30  # what a frozen ConvPEP gives for all training images is kept up to this size
@@ -264,8 +265,8 @@ def measure(model, data):
 def source_hash():
     """sha256 of sltlib's sources: says which code made a result."""
     sha = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        sha.update(path.name.encode() + path.read_bytes())
+    for path in sorted(paths.SOURCES.rglob("*.py")):
+        sha.update(path.relative_to(paths.SOURCES).as_posix().encode() + path.read_bytes())
     return sha.hexdigest()[:16]
 
 

@@ -17,8 +17,9 @@ from conftest import disk_full_after
 from filelock import FileLock
 from test_formats import Tiny
 
-from sltlib import archives, data
-from sltlib.archives import Archive
+from sltlib.data import archives
+from sltlib import data
+from sltlib.data.archives import Archive
 
 BODY = bytes(range(256)) * 40
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import disk_full_after
 
-from sltlib import arrays, paths
+from sltlib.data import arrays
+from sltlib.base import paths
 
 ABOUT = {"dataset": "tiny", "sizes": (3, 4)}  # a tuple is a list in JSON, and equal all the same
 SHAPES = {"train_x": ((5, 2, 3), "|u1"), "train_y": ((5,), "<i8")}

@@ -8,8 +8,8 @@ from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.models import build_model
 from sltlib.pruning import prepare
-from sltlib.runner import cost
-from sltlib.store import Store
+from sltlib.engine.runner import cost
+from sltlib.engine.store import Store
 
 MODELS = {
     "conv2": dict(model="conv2", width=0.1, image_size=8),

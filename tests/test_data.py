@@ -17,7 +17,10 @@ from conftest import write_notebook
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sltlib import arrays, data, events, paths
+from sltlib.data import arrays, events
+from sltlib import data
+from sltlib.data import loading
+from sltlib.base import paths
 from sltlib.experiment import EVENTS
 
 FASHION_MNIST = data.DATASETS["fashion-mnist"]
@@ -332,7 +335,7 @@ def test_frames_are_binned_once_for_each_setting(folder, monkeypatch):
     read_from = register_events(monkeypatch)
     settings = [(0, 4, "count"), (0, 4, "time"), (0, 2, "count"), (8, 4, "count")]
     for image_size, timesteps, binning in settings * 2:
-        data._load.cache_clear()
+        loading._load.cache_clear()
         data.load_data("tiny", image_size, timesteps=timesteps, binning=binning)
         data.load_data("tiny", image_size, 10, timesteps=timesteps, binning=binning)  # fewer are the same frames
     assert len(read_from) == 3 * len(settings)
@@ -342,7 +345,7 @@ def test_frames_are_binned_once_for_each_setting(folder, monkeypatch):
     data.load_data("tiny")
     assert sum(path.is_dir() for path in (folder / "frames" / "tiny").iterdir()) == len(settings) + 1
     monkeypatch.setattr(data, "NUMERICS", -1)  # another way to bin
-    data._load.cache_clear()
+    loading._load.cache_clear()
     data.load_data("tiny")
     assert sum(path.is_dir() for path in (folder / "frames" / "tiny").iterdir()) == len(settings) + 2
 
@@ -355,7 +358,7 @@ def test_damaged_frames_are_binned_again(folder, monkeypatch):
     raw[-1] ^= 1
     path.unlink()  # `before` is a map of the old file
     path.write_bytes(raw)
-    data._load.cache_clear()
+    loading._load.cache_clear()
     after = data.load_data("tiny")
     assert len(read_from) == 6 and torch.equal(after.train.x, before.train.x)
     assert after.fingerprint == before.fingerprint
@@ -380,8 +383,8 @@ def test_frames_of_one_setting_share_one_fingerprint(folder, monkeypatch):
     register_events(monkeypatch)
     prints = [data.load_data("tiny", timesteps=t).fingerprint for t in (2, 3)]
     assert prints[0] == data.load_data("tiny", train_images=10, timesteps=2).fingerprint != prints[1]
-    splits, again = data._splits("tiny", 2, 10, "count")
-    assert again == prints[0] == data._fingerprint(arrays.sha256(part) for s in data.SPLITS for part in splits[s])
+    splits, again = loading._splits("tiny", 2, 10, "count")
+    assert again == prints[0] == loading._fingerprint(arrays.sha256(part) for s in data.SPLITS for part in splits[s])
 
 
 def test_images_ignore_how_recordings_are_binned(folder):
@@ -452,7 +455,7 @@ def test_loaded_splits_and_their_moments():
 def test_moments_are_per_channel_and_a_blank_channel_is_left_alone():
     x = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     x[:, 1], x[:2, 2] = 255, 255
-    assert data._moments(x) == ((0.0, 1.0, 0.5), (1.0, 1.0, 0.5))
+    assert loading._moments(x) == ((0.0, 1.0, 0.5), (1.0, 1.0, 0.5))
 
 
 def test_a_batch_is_normalised_by_the_training_split():
@@ -628,7 +631,7 @@ def test_prepare_makes_the_frames_that_notebooks_need(profiles, folder, monkeypa
     x = data.load_data("tiny", 8, timesteps=2).test.x
     assert described["T=2 8x8 count"]["test"]["shape"] == list(x.shape)
     read_from = register_events(monkeypatch)
-    data._load.cache_clear()
+    loading._load.cache_clear()
     assert data.main(["prepare", "--profile", "mini"]) == 0 and path.read_text() == text
     data.load_data("tiny", timesteps=3, binning="time")
     assert not read_from  # nothing was binned again

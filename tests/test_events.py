@@ -15,8 +15,9 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import data, events
-from sltlib.events import EVENT
+from sltlib import data
+from sltlib.data import events
+from sltlib.data.events import EVENT
 
 SHARED = ROOT.parent / "shared" / "data"
 

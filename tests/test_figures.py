@@ -16,7 +16,8 @@ import pandas
 import pytest
 from matplotlib.colors import to_hex
 
-from sltlib import figures, paths, stats
+from sltlib import figures, stats
+from sltlib.base import paths
 
 TABLE = pandas.DataFrame(
     [

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sltlib import arrays, data, formats, paths
+from sltlib.data import arrays, formats
+from sltlib import data
+from sltlib.data import loading
+from sltlib.base import paths
 
 SHARED = paths.ROOT.parent / "shared" / "data"
 REAL = SHARED / "cifar10-jpeg-q75.tar.xz"
@@ -422,7 +425,7 @@ def test_images_are_decoded_once_and_the_arrays_are_enough(folder, monkeypatch):
     reads = []
     monkeypatch.setattr(formats, "read", lambda *_: reads.append(1))
     shutil.rmtree(folder / "cifar10")
-    data._load.cache_clear()
+    loading._load.cache_clear()
     again = data.load_data("cifar10")
     assert not reads and again.fingerprint == first.fingerprint and (again.train.x == first.train.x).all()
     data.check(["cifar10"])
@@ -430,7 +433,7 @@ def test_images_are_decoded_once_and_the_arrays_are_enough(folder, monkeypatch):
     (path,) = (folder / "arrays").rglob("test_y.npy")
     path.unlink()
     path.write_bytes(b"")
-    data._load.cache_clear()
+    loading._load.cache_clear()
     refused("cifar10", f"{path.parent} is damaged, and to make it again", "not found")
 
 
@@ -481,7 +484,7 @@ def test_what_is_there_is_not_replaced_by_another_set(folder, monkeypatch, tmp_p
     assert data.main(["use", "cifar10", str(tmp_path / "one")]) == 0
     assert data.main(["use", "cifar10", str(tmp_path / "two")]) == 1
     assert "holds other images as cifar10: remove it first" in capsys.readouterr().err
-    data._load.cache_clear()
+    loading._load.cache_clear()
     assert data.load_data("cifar10").fingerprint == before
 
 
@@ -507,7 +510,7 @@ def test_of_two_that_use_different_images_at_once_one_is_told(folder, monkeypatc
     def slower(place, about, shapes, fill):
         monkeypatch.setattr(arrays, "publish", publish)
         splits = data.hold_out(data.info("cifar10"), *formats.read(data.info("cifar10"), two))
-        publish(place, about, shapes, lambda maps: data._copy(splits, maps))
+        publish(place, about, shapes, lambda maps: loading._copy(splits, maps))
         publish(place, about, shapes, fill)
 
     two = formats.find(data.info("cifar10"), [tmp_path / "two"])

@@ -8,7 +8,7 @@ from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.models import build_model
 from sltlib.pruning import prepare
-from sltlib.store import Store
+from sltlib.engine.store import Store
 
 EXPERIMENT = Experiment(
     "fashion", model="conv2", width=0.1, image_size=8, train_images=200, epochs=3, batch_size=50, lr=0.01,

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from sltlib import params, tune
+from sltlib.notebook import params, tune
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from conftest import write_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import params, paths
+from sltlib.notebook import params
+from sltlib.base import paths
 
 DEFAULTS = {
     "dataset": "fashion",

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import energy, layers, models, patches, runner, spikformer, train
+from sltlib import energy, layers, models, patches, spikformer, train
+from sltlib.engine import runner
 from sltlib.data import load_data
 from sltlib.experiment import SELECTORS, Experiment
-from sltlib.store import Store
+from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
 NETWORK = Experiment(

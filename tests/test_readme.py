@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from sltlib import paths, readme
+from sltlib.base import paths
+from sltlib.notebook import readme
 
 TEXT = (paths.ROOT / "README.md").read_text()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sltlib import Experiment, run, runner
+from sltlib import Experiment, run
+from sltlib.engine import runner
 from sltlib.experiment import SEARCHES
-from sltlib.store import Store
+from sltlib.engine.store import Store
 
 FAKE = "fake_train:train"
 HERE = Path(__file__).resolve().parent
@@ -157,7 +158,7 @@ def test_dask_trains_in_its_workers(fake):
 def test_a_stored_result_needs_no_torch(fake):
     fake.run([DENSE])
     code = (
-        "import sys; from sltlib import Experiment, run; from sltlib.store import Store;"
+        "import sys; from sltlib import Experiment, run; from sltlib.engine.store import Store;"
         f"t = run([Experiment('fashion')], store=Store({str(fake.store.root)!r}));"
         "assert t.score[0] == 0 and t.attrs['trained'] == 0; assert 'torch' not in sys.modules"
     )
@@ -315,7 +316,7 @@ import sys
 from pathlib import Path
 from sltlib import Experiment, run
 from sltlib.experiment import SEARCHES
-from sltlib.store import Store
+from sltlib.engine.store import Store
 
 with open(sys.argv[1] + "/ran", "a") as file:
     print("once", file=file)

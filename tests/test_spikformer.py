@@ -10,7 +10,7 @@ from torch import nn
 from sltlib import layers, models, pruning, spikformer, train
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
-from sltlib.store import Store
+from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
 SMALL = Experiment(

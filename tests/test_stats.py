@@ -11,7 +11,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sltlib import paths, stats
+from sltlib.base import paths
+from sltlib import stats
 
 # Student (1908): extra hours of sleep of ten patients under two drugs
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]

@@ -16,9 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sltlib import Experiment, paths, store
-from sltlib import store as store_module
-from sltlib.store import BrokenResult, Busy, Store
+from sltlib import Experiment
+from sltlib.base import paths
+from sltlib.engine import store
+from sltlib.engine import store as store_module
+from sltlib.engine.store import BrokenResult, Busy, Store
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
 METRICS = {"test_accuracy": 81.25, "rates": {"a": 0.1, "b": [1, 2]}, "note": "ü"}
@@ -213,7 +215,7 @@ def test_a_kill_anywhere_leaves_all_or_nothing(tmp_path, monkeypatch):
 KILLED_WHILE_PUBLISHING = """
 import os, signal, sys
 from sltlib import Experiment
-from sltlib.store import Store
+from sltlib.engine.store import Store
 here = Store(sys.argv[1])
 here.publish(Experiment("fashion"), {}, ticket_writer=lambda path: os.kill(os.getpid(), signal.SIGKILL))
 """
@@ -272,7 +274,7 @@ def test_waiting_for_a_lease_ends_with_it(here):
 
 HOLDS_A_LEASE = """
 import sys
-from sltlib.store import Store
+from sltlib.engine.store import Store
 with Store(sys.argv[1]).lease("k"):
     print("held", flush=True)
     sys.stdin.read()
@@ -456,7 +458,7 @@ def test_list_shows_sound_and_broken_results(damaged, capsys):
 def test_reading_results_imports_no_torch(here):
     publish(here)
     code = (
-        "import sys; from sltlib import Experiment; from sltlib.store import Store;"
+        "import sys; from sltlib import Experiment; from sltlib.engine.store import Store;"
         "e = Experiment('fashion', search='edge-popup', sparsity=0.5);"
         f"assert Store({str(here.root)!r}).get(e); assert 'torch' not in sys.modules"
     )

@@ -13,7 +13,7 @@ from sltlib import layers, models, train
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.pruning import prepare
-from sltlib.store import Store
+from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
 TINY = Experiment("fashion", model="conv2", width=0.1, image_size=8, train_images=600, epochs=2, batch_size=50, lr=0.01)
@@ -86,7 +86,7 @@ def test_killed_run_resumes_bit_identically(tmp_path, experiment):
 import json, os, signal
 from sltlib import train
 from sltlib.experiment import Experiment
-from sltlib.store import Store
+from sltlib.engine.store import Store
 saved, save = 0, Store.save_checkpoint
 def save_then_die(self, key, tensors, meta):
     save(self, key, tensors, meta)

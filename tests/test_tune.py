@@ -6,7 +6,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from sltlib import params, paths, tune
+from sltlib.notebook import params, tune
+from sltlib.base import paths
 from sltlib.experiment import ROWS, TICKETS
 
 
@@ -31,7 +32,7 @@ def test_the_test_split_is_nowhere_in_what_tuning_keeps(monkeypatch):
         return pd.DataFrame([{"optimizer": e.optimizer, "lr": e.lr, "seed": e.seed, "val_accuracy": 50 + e.lr,
                               "test_accuracy": 99.0, "key": e.key} for e in experiments])  # fmt: skip
 
-    monkeypatch.setattr("sltlib.runner.run", fake_run)
+    monkeypatch.setattr("sltlib.engine.runner.run", fake_run)
     table = tune.trained(tune.candidates("mini"), ["optimizer", "lr"])
     assert list(table) == ["arm", "optimizer", "lr", "seed", "val_accuracy", "key"]
     assert all(found["lr"] == 1.0 for found in tune.best(table).values())

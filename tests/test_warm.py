@@ -9,9 +9,9 @@ import pytest
 
 SAY = """
 import json, sys, threading
-import sltlib.warm
+import sltlib.engine.warm
 held = [name for name in sys.modules if name.startswith("sltlib")]
-print(json.dumps([held, threading.active_count(), "torch._inductor.scheduler" in sys.modules, sltlib.warm.warm_up()]))
+print(json.dumps([held, threading.active_count(), "torch._inductor.scheduler" in sys.modules, sltlib.engine.warm.warm_up()]))
 """
 ALONE = {"TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1", "SLT_COMPILE": "1"}
 
@@ -23,7 +23,7 @@ def said(**changes):
 
 
 def test_the_compiler_has_run_and_left_no_thread():
-    assert said() == [["sltlib", "sltlib.warm"], 1, True, True]
+    assert said() == [["sltlib", "sltlib.engine.warm"], 1, True, True]
 
 
 @pytest.mark.parametrize("changes", [dict(SLT_COMPILE="0"), dict(TORCHINDUCTOR_COMPILE_THREADS="2")])

@@ -1,6 +1,6 @@
 """Data sets as tensors: uint8 images or event frames and labels, split by a fixed seed, normalised by the batch.
 
-What the data sets are is in sltlib/datasets.py. Everything up to `load_data` runs without torch. What takes
+What the data sets are is in sltlib/data/catalogue.py. Everything up to `load_data` runs without torch. What takes
 long to read is kept as arrays: decoded images in data/arrays, frames of recordings in data/frames.
 """
 
@@ -19,15 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib import archives, arrays, formats, paths
-from sltlib.datasets import DATASETS, SPLITS, Info, balanced, hold_out, info
+from sltlib.data import archives, arrays, formats
+from sltlib.base import paths
+from sltlib.data.catalogue import DATASETS, SPLITS, Info, balanced, hold_out, info
 from sltlib.experiment import CHOICES, NUMERICS, RANGES
-from sltlib.formats import read_idx
+from sltlib.data.formats import read_idx
 
-__all__ = [
-    "DATASETS", "SPLITS", "Data", "Info", "Split", "augment", "balanced", "check", "info", "load_data", "manifest",
-    "normalise", "prepare", "read_idx", "resize", "table",
-]  # fmt: skip
 
 DECODED = 1  # version of the arrays in data/arrays: raise it when the same files give others
 
@@ -200,7 +197,7 @@ def _splits(name, *frames):
 
 def _frames(name, timesteps, size, binning):
     """The frames of an event data set, binned once: data/frames/<name>/<hash of the recordings and settings>."""
-    from sltlib import events
+    from sltlib.data import events
 
     recordings = info(name).read()
     about = {"dataset": name, "timesteps": timesteps, "size": size, "binning": binning, "numerics": NUMERICS}
@@ -463,7 +460,7 @@ def prepare(profile: str, folder: Path | None = None) -> Path:
 
 def _wanted(profile):
     """{data set: {(timesteps, size, binning), ...}} of a profile's notebooks; the sets of images have none."""
-    from sltlib import params
+    from sltlib.notebook import params
 
     blocks = params.profiles()
     if profile not in blocks:

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "sltlib"
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params.yaml"
 

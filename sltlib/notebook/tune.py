@@ -14,8 +14,9 @@ import sys
 
 import pandas
 
-from . import figures, params, table2
-from .experiment import ROWS, TICKETS, row
+from sltlib import figures, table2
+from sltlib.notebook import params
+from sltlib.experiment import ROWS, TICKETS, row
 
 # The notebooks whose rows are tuned.
 IMAGES, EVENT, TRANSFORMER = "02_table1_cnn", "06_event_data", "08_table2_multisp"
@@ -107,8 +108,8 @@ def best(table):
 
 def trained(pairs, columns):
     """Train (arm, Experiment) pairs; a table of arm, the named columns, validation accuracy and key."""
-    from .runner import run
-    from .store import Store
+    from sltlib.engine.runner import run
+    from sltlib.engine.store import Store
 
     try:
         table = run([experiment for _, experiment in pairs])

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib import archives
+from sltlib.data import archives
 
 TOLERANCE = 2e-4  # of a mean pixel, known to four digits
 

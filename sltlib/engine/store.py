@@ -29,7 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sltlib import paths
+from sltlib.base import paths
 from sltlib.experiment import Experiment
 
 MANIFEST = "manifest.json"

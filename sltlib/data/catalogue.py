@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib import formats, paths
-from sltlib.archives import Archive
-from sltlib.formats import contents, read_idx
+from sltlib.data import formats
+from sltlib.base import paths
+from sltlib.data.archives import Archive
+from sltlib.data.formats import contents, read_idx
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 0  # of every split; part of what the numbers depend on
@@ -158,10 +159,10 @@ def _read_formats(info, folder):
 
 
 def _recordings(function):
-    """The reader of that name in sltlib.events, which is imported when it is asked for."""
+    """The reader of that name in sltlib.data.events, which is imported when it is asked for."""
 
     def read(info, folder):
-        from sltlib import events
+        from sltlib.data import events
 
         return getattr(events, function)(info, folder)
 

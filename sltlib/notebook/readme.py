@@ -10,8 +10,10 @@ import json
 import re
 import sys
 
-from . import figures, params, paths
-from .experiment import ROWS
+from sltlib import figures
+from sltlib.notebook import params
+from sltlib.base import paths
+from sltlib.experiment import ROWS
 
 PROFILE = "mini"
 # notebook: (what it shows, its time class on two cores from an empty store)

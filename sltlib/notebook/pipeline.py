@@ -19,7 +19,9 @@ import threading
 import time
 from pathlib import Path
 
-from sltlib import params, paths, runner
+from sltlib.notebook import params
+from sltlib.base import paths
+from sltlib.engine import runner
 
 POLL = 0.5  # seconds between looks at progress and at the owner
 LINE_EVERY = 30  # seconds between lines of progress where there is no terminal

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from sltlib import data
 from sltlib.experiment import Experiment
-from sltlib.store import BrokenResult, Busy, Store, short
+from sltlib.engine.store import BrokenResult, Busy, Store, short
 
 # What a process that trains wants in its environment before it starts: memory in huge pages,
 # kept instead of given back (glibc's and torch's own switches), and one thread a training.
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 }
 # Imported once, in the process that workers are forked from. Of sltlib only what warms the compiler up:
 # workers then see the rest as it is now.
-PRELOAD = ["torch", "snntorch", "torch._dynamo", "torch._inductor.compile_fx", "sltlib.warm"]
+PRELOAD = ["torch", "snntorch", "torch._dynamo", "torch._inductor.compile_fx", "sltlib.engine.warm"]
 BACKENDS = ("auto", "inline", "processes", "dask:<address or scheduler file>")
 
 

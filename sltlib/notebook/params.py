@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from sltlib import paths
+from sltlib.base import paths
 from sltlib.experiment import CHOICES, EVENTS, RANGES, TICKETS, Experiment
 
 DRAFT = "draft"  # where a run lands whose parameters are no profile's

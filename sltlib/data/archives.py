@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sltlib import arrays
+from sltlib.data import arrays
 
 BLOCK = 1 << 20  # bytes read at a time
 RATIO, SLACK = 50, 100 << 20  # an archive may unpack to this many times its size, and so many bytes more

@@ -1,0 +1,1 @@
+"""From a value to a stored result: run(), its workers, the store, checkpoints and what repairs them."""

@@ -1,0 +1,1 @@
+"""What stands between a notebook and its profile: parameters, recipes, the pipeline, tuning, the tables of the README."""
