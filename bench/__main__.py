@@ -22,12 +22,11 @@ if any(name not in os.environ for name in ENVIRONMENT):
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from sltlib import figures
+from sltlib import figures  # noqa: E402
 from sltlib.base import paths  # noqa: E402
 from sltlib.train import provenance  # noqa: E402
 
-from sltlib import cheaper, measure, report, rivals, steps
-from sltlib.notebook import pipeline  # noqa: E402
+from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
 
 PARTS = ("neuron", "step", "memory", "search", "cheaper", "pipeline")
 

@@ -18,7 +18,7 @@ from sltlib.models import build_model
 from sltlib.pruning import prepare
 from sltlib.train import batch, loss_of, make_optimizer
 
-from sltlib.measure import interleaved
+from .measure import interleaved
 
 ROW = "BinWSNN-ConnS"
 SEEDS = (0, 1, 2)

@@ -24,7 +24,7 @@ def ready(experiment, store, report):
     """In place of a training: one step of it, the moment it is done, and no result."""
     from sltlib.models import build_model
 
-    from sltlib.steps import random_batch, stepper
+    from .steps import random_batch, stepper
 
     stepper(build_model(experiment), experiment, random_batch(experiment))()
     Path(os.environ[READY]).write_text(repr(time.time()))

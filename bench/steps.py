@@ -14,8 +14,8 @@ from sltlib.neurons import LIF
 from sltlib.pruning import prepare
 from sltlib.train import device, loss_of, make_optimizer
 
-from sltlib import rivals
-from sltlib.measure import interleaved, peak_of, quartiles
+from . import rivals
+from .measure import interleaved, peak_of, quartiles
 
 TIMES = (1, 2, 4, 8, 16)
 SHAPES = ((50, 128), (50, 32, 14, 14), (100, 16, 28, 28), (32, 64, 32, 32))
