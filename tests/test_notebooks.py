@@ -1,11 +1,54 @@
 """The committed notebooks: what they refuse, and that their profiles are what was tuned and chosen."""
 
 import json
+import symtable
 
 import pandas as pd
 import pytest
 
+from sltlib.base import paths
 from sltlib.notebook import params, tune
+
+
+def cells(notebook):
+    """(number, source) of every code cell but the one of parameters."""
+    found = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    own = [(i, c) for i, c in enumerate(found) if c["cell_type"] == "code"]
+    return [(i, "".join(c["source"])) for i, c in own if "parameters" not in c["metadata"].get("tags", [])]
+
+
+def bound(source):
+    """Names that running a cell binds in the notebook: Python's own account of scopes, so no function's locals."""
+    table = symtable.symtable(source, "cell", "exec")
+    names = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    inner = list(table.get_children())
+    while inner:
+        scope = inner.pop()
+        names |= {s.get_name() for s in scope.get_symbols() if s.is_declared_global() and s.is_assigned()}
+        inner += scope.get_children()
+    return names
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x = 1", "x += 1", "a, (x, *b) = c", "for x in y: pass", "with y as x: pass", "def x(): pass", "class x: pass",
+     "import x", "import x.y", "from y import z as x", "[x := y for y in z]", "if y:\n x: int = 1", "del x",
+     "try: pass\nexcept Y as x: pass", "match y:\n case [x]: pass", "def f():\n global x\n x = 1"],
+)  # fmt: skip
+def test_every_way_to_bind_a_name_is_seen(source):
+    assert "x" in bound(source)
+
+
+@pytest.mark.parametrize("source", ["[x for x in y]", "def f(x): x = 1", "lambda x: x", "y.x = x[0]", "f(x=1)", "x == 1"])
+def test_what_binds_a_name_elsewhere_or_not_at_all_is_let_be(source):
+    assert "x" not in bound(source)
+
+
+@pytest.mark.parametrize("notebook", params.names())
+def test_a_parameters_name_is_never_bound_again(notebook):
+    # Running the check cell a second time would read the new value, and train with it in silence.
+    again = {f"{name} in cell {i}" for i, source in cells(notebook) for name in bound(source) & params.declared(notebook).keys()}
+    assert not again
 
 
 @pytest.mark.parametrize(
