@@ -58,14 +58,11 @@ def _forward(current, beta, threshold, steps, zero, constant):
     return torch.stack([s.to(current.dtype) for s in fired])  # (T, N)
 
 
-def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate, first):
-    """dL/dS (T, N) to dL/dI, (T, N) or (N,); recomputes the membrane, which is cheaper than storing it.
-
-    Steps before `first` are constants: their gradient is zero, and none is carried to them.
-    """
+def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate):
+    """dL/dS (T, N) to dL/dI, (T, N) or (N,); recomputes the membrane, which is cheaper than storing it."""
     distances, fired = _membranes(current, beta, threshold, steps, zero, constant)
     grads, carried = [], None
-    for t in reversed(range(first, steps)):
+    for t in reversed(range(steps)):
         g = grad[t].to(distances[t].dtype) * SURROGATES[surrogate](distances[t])
         if carried is not None:
             back = beta * carried
@@ -74,7 +71,6 @@ def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate, 
         grads.append(g)
     if constant:
         return sum(grads[1:], grads[0]).to(current.dtype)  # (N,)
-    grads += [torch.zeros_like(carried)] * first
     return torch.stack(grads[::-1]).to(current.dtype)  # (T, N)
 
 
@@ -134,7 +130,7 @@ def _inverse(order):
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, current, beta, threshold, steps, zero, constant, surrogate, first):
+    def forward(ctx, current, beta, threshold, steps, zero, constant, surrogate):
         order = _memory_order(current, 0 if constant else 1)
         laid = current.permute(order)
         # .data: the compiler would guard on the shape of a view's base, and recompile for each layer.
@@ -142,7 +138,7 @@ class _Fused(torch.autograd.Function):
         fixed = dict(steps=steps, zero=zero, constant=constant)
         spikes = _call(_forward, flat.numel(), flat, beta, threshold, **fixed)
         ctx.save_for_backward(flat, beta, threshold)
-        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate, first=first), laid.shape
+        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate), laid.shape
         # where each dimension of the spikes, (T, ...), and of the current stands in memory
         ctx.order = [0, *(place + 1 for place in order)] if constant else order
         ctx.back = _inverse(order)
@@ -154,7 +150,7 @@ class _Fused(torch.autograd.Function):
         flat, beta, threshold = ctx.saved_tensors
         grad = grad.permute(ctx.order).reshape(grad.shape[0], -1).data
         out = _call(_backward, flat.numel(), grad, flat, beta, threshold, **ctx.fixed)
-        return out.reshape(ctx.shape).permute(ctx.back), None, None, None, None, None, None, None
+        return out.reshape(ctx.shape).permute(ctx.back), None, None, None, None, None, None
 
 
 class LIF(snntorch.Leaky):
@@ -162,8 +158,7 @@ class LIF(snntorch.Leaky):
 
     beta : decay of the membrane a step, 0 to 1 (lambda in the paper). threshold : above 0; a membrane
     that equals it does not fire. reset_mechanism : "zero" (the papers') or "subtract". surrogate : a
-    name in SURROGATES. fast=False steps `snntorch.Leaky` itself, the reference. backward_steps : gradients
-    flow through the last so many steps only, 0 for all (or where there are fewer steps).
+    name in SURROGATES. fast=False steps `snntorch.Leaky` itself, the reference.
 
     The neuron starts at rest at each call and keeps no state. `forward(current, steps=T)` repeats one
     (B, ...) current T times (direct encoding of a static image) without storing it T times.
@@ -172,7 +167,7 @@ class LIF(snntorch.Leaky):
     Source: method of arXiv 2311.12060 in the form that fires; snnTorch 1.0.0's Leaky.
     """
 
-    def __init__(self, beta, threshold=1.0, reset_mechanism="zero", surrogate="atan", fast=True, backward_steps=0):
+    def __init__(self, beta, threshold=1.0, reset_mechanism="zero", surrogate="atan", fast=True):
         problems = []
         if not 0 <= beta <= 1:
             problems.append(f"beta={beta!r}: give a decay from 0 to 1")
@@ -182,8 +177,6 @@ class LIF(snntorch.Leaky):
             problems.append(f"reset_mechanism={reset_mechanism!r}: choose zero or subtract")
         if surrogate not in SURROGATES:
             problems.append(f"surrogate={surrogate!r}: choose from {', '.join(SURROGATES)}")
-        if not backward_steps >= 0:
-            problems.append(f"backward_steps={backward_steps!r}: give 0 (all) or a number of steps")
         if problems:
             raise ValueError("LIF: " + "; ".join(problems))
         super().__init__(
@@ -194,7 +187,7 @@ class LIF(snntorch.Leaky):
         )
         # snnTorch keeps every neuron it makes in this list for ever, and resets them all together.
         self.instances[:] = [other for other in self.instances if other is not self]
-        self.surrogate, self.fast, self.backward_steps = surrogate, fast, backward_steps
+        self.surrogate, self.fast = surrogate, fast
 
     def forward(self, current, steps=None):
         if steps is None and (current.dim() < 2 or current.shape[0] < 1):
@@ -205,19 +198,14 @@ class LIF(snntorch.Leaky):
         constant, steps = steps is not None, steps or current.shape[0]
         return _Fused.apply(
             current, self.beta.to(wide), self.threshold.to(wide), steps, self.reset_mechanism == "zero",
-            constant, self.surrogate, self._first(steps),
+            constant, self.surrogate,
         )  # fmt: skip
-
-    def _first(self, steps):
-        """The first of so many steps that gradients reach."""
-        return max(0, steps - self.backward_steps) if self.backward_steps else 0
 
     def reference(self, current):
         """The same spikes from `snntorch.Leaky`, stepped: (T, B, ...) to (T, B, ...). Slow, and the oracle."""
         mem, spikes = torch.zeros_like(current[0]), []
-        for t, i in enumerate(current):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and t >= self._first(len(current))):
-                spike, mem = super().forward(i, mem)
+        for i in current:
+            spike, mem = super().forward(i, mem)
             spikes.append(spike)
         self.mem, self.reset = torch.zeros(0, device=mem.device), None  # leave no state (and no graph) behind
         return torch.stack(spikes)
@@ -263,10 +251,7 @@ class Sign(torch.nn.Module):
 
 def lif(experiment):
     """The LIF neuron that an Experiment describes."""
-    return LIF(
-        experiment.beta, experiment.threshold, experiment.reset, experiment.surrogate,
-        backward_steps=experiment.backward_steps,
-    )  # fmt: skip
+    return LIF(experiment.beta, experiment.threshold, experiment.reset, experiment.surrogate)
 
 
 def sign(experiment):

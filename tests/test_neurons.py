@@ -52,15 +52,13 @@ def test_spikes_are_those_of_the_numpy_oracle(shape, steps, seed, beta, threshol
 
 
 @settings(deadline=None, max_examples=60)
-@given(**cases, surrogate=st.sampled_from(sorted(SURROGATES)), backward_steps=st.integers(0, 10))
-def test_spikes_and_gradient_are_those_of_stepped_snntorch(
-    shape, steps, seed, beta, threshold, reset, surrogate, backward_steps
-):
+@given(**cases, surrogate=st.sampled_from(sorted(SURROGATES)))
+def test_spikes_and_gradient_are_those_of_stepped_snntorch(shape, steps, seed, beta, threshold, reset, surrogate):
     current = draw(steps, shape, seed).requires_grad_()
     weight = draw(steps, shape, seed + 1)  # so that every step's gradient counts on its own
     results = []
     for fast in (True, False):
-        spikes = LIF(beta, threshold, reset, surrogate, fast=fast, backward_steps=backward_steps)(current)
+        spikes = LIF(beta, threshold, reset, surrogate, fast=fast)(current)
         results.append((spikes.detach(), *torch.autograd.grad((spikes * weight).sum(), current)))
     assert torch.equal(results[0][0], results[1][0])
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
@@ -68,16 +66,15 @@ def test_spikes_and_gradient_are_those_of_stepped_snntorch(
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 @pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("backward_steps", [0, 2])
-def test_compiled_kernel_gives_the_reference(reset, static, backward_steps):
+def test_compiled_kernel_gives_the_reference(reset, static):
     shape = (3, neurons.COMPILE_FROM + 7)
     current = draw(*shape[:1], shape[1:], 5).reshape(3, 1, -1)
     current = (current[0] if static else current).requires_grad_()
     neurons._state["compiled"] = False
-    lif = LIF(0.9, reset_mechanism=reset, backward_steps=backward_steps)
+    lif = LIF(0.9, reset_mechanism=reset)
     spikes = lif(current, steps=6) if static else lif(current)
     unrolled = current.expand(6, *current.shape) if static else current
-    expected = LIF(0.9, reset_mechanism=reset, fast=False, backward_steps=backward_steps)(unrolled)
+    expected = LIF(0.9, reset_mechanism=reset, fast=False)(unrolled)
     weight = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1))
     (got,) = torch.autograd.grad((spikes * weight).sum(), current, retain_graph=True)
     (want,) = torch.autograd.grad((expected * weight).sum(), current)
@@ -85,15 +82,6 @@ def test_compiled_kernel_gives_the_reference(reset, static, backward_steps):
         assert neurons.compiled()
     assert torch.equal(spikes, expected)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_gradients_flow_through_the_last_steps_only(fast):
-    """By hand: the membrane before them is a number, so an earlier current changes nothing."""
-    current = torch.full((4, 1), 0.3, requires_grad=True)  # U = .3, .6, .9, 1.2: fires at the last step
-    (grad,) = torch.autograd.grad(LIF(1.0, surrogate="triangle", fast=fast, backward_steps=2)(current).sum(), current)
-    # dS3/dI3 = 1 - .2, dS2/dI2 = 1 - .1 and the carried dS3/dI2 = .8
-    torch.testing.assert_close(grad.squeeze(1), torch.tensor([0.0, 0.0, 0.9 + 0.8, 0.8]))
 
 
 @pytest.mark.parametrize("fast", [True, False])
