@@ -16,7 +16,7 @@ _PUBLIC = {
     "build_model": "models",
     "LIF": "neurons",
 }
-__all__ = [*_PUBLIC, "energy", "figures", "stats"]
+__all__ = [*_PUBLIC, "energy", "figures", "notebook", "stats"]
 
 
 def __getattr__(name):

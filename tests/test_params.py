@@ -8,8 +8,8 @@ from conftest import write_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib.notebook import params
 from sltlib.base import paths
+from sltlib.notebook import limits, parameters, profiles
 
 DEFAULTS = {
     "dataset": "fashion",
@@ -32,15 +32,15 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
     write_notebook(paths.NOTEBOOKS / "02_table.ipynb", "1 + 1", parameters=CELL)
-    profiles({"mini": {"02_table": {"seeds": [0, 1, 2]}}, "smoke": {"02_table": {"seeds": [0]}}})
+    write_profiles({"mini": {"02_table": {"seeds": [0, 1, 2]}}, "smoke": {"02_table": {"seeds": [0]}}})
 
 
-def profiles(blocks):
+def write_profiles(blocks):
     paths.PARAMS.write_text(json.dumps(blocks))  # JSON is YAML
 
 
 def check(**changes):
-    return params.check("02_table", {**DEFAULTS, **changes})
+    return parameters.check("02_table", {**DEFAULTS, **changes})
 
 
 def refused(**changes):
@@ -73,7 +73,7 @@ def test_good_parameters_come_back_with_profile_and_output():
 )
 def test_values_are_read_in_the_declared_type(name, given, want):
     namespace = {**DEFAULTS, name: given}
-    p = params.check("02_table", namespace)
+    p = parameters.check("02_table", namespace)
     assert repr(getattr(p, name)) == repr(want)  # repr: 1.0 is not 1
     assert repr(namespace[name]) == repr(want), "the notebook's own variable must agree"
 
@@ -119,41 +119,100 @@ def test_missing_data_are_refused_before_anything_trains(tmp_path, monkeypatch):
 def test_a_parameters_cell_that_was_not_run_is_named():
     namespace = {k: v for k, v in DEFAULTS.items() if k != "seeds"}
     with pytest.raises(ValueError, match="seeds is not set: run the parameters cell"):
-        params.check("02_table", namespace)
+        parameters.check("02_table", namespace)
 
 
 def test_only_parameters_are_held_to_be_parameters_in_a_notebook():
     """A cell that papermill injected may not add names; a later cell of the notebook's may."""
-    history = ["", CELL, "params.check(NAME, globals())", "rows = [1, 2]", "import json\nx = 1"]
+    history = ["", CELL, "parameters.check(NAME, globals())", "rows = [1, 2]", "import json\nx = 1"]
     namespace = {**DEFAULTS, "rows": [1, 2], "x": 1, "json": json, "In": history}
-    assert params.check("02_table", namespace).profile == "draft"
+    assert parameters.check("02_table", namespace).profile == "draft"
     namespace["In"] = ["", CELL, "# Parameters\nsedes = [0]\n"]
     with pytest.raises(ValueError, match="'sedes'.*did you mean seeds"):
-        params.check("02_table", namespace)
-    namespace["In"] = ["", CELL + "\nsedes = [0]", "params.check(...)", CELL]  # mended in JupyterLab
-    params.check("02_table", namespace)
+        parameters.check("02_table", namespace)
+    namespace["In"] = ["", CELL + "\nsedes = [0]", "parameters.check(...)", CELL]  # mended in JupyterLab
+    parameters.check("02_table", namespace)
+
+
+@pytest.mark.parametrize("value", ["float('inf')", "float('-inf')", "float('nan')", "[float('nan')]", "{'a': float('inf')}", "f(1)"])
+def test_no_value_hides_a_misspelt_name(value):
+    """Papermill writes inf and nan as calls, which are no literals."""
+    for cells in ([CELL, f"# Parameters\nlr = 0.1\nsedes = {value}\n"], [CELL, f"# Parameters\nlr = {value}\nsedes = [0]\n"],
+                  [CELL + f"\nsedes = {value}"]):  # fmt: skip
+        with pytest.raises(ValueError, match="'sedes'.*did you mean seeds"):
+            parameters.check("02_table", {**DEFAULTS, "In": ["", *cells]})
+    assert not paths.results().exists()
+
+
+def test_a_readers_own_cell_is_no_parameters_cell():
+    history = ["", CELL, "check", "timesteps = 8\nlr = 0.2\nfound = [1]"]
+    assert parameters.check("02_table", {**DEFAULTS, "found": [1], "In": history}).profile == "draft"
+
+
+HUGE = 10**399
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("seeds", [HUGE]), ("seeds", str([HUGE])), ("seeds", "1" * 5000), ("timesteps", HUGE), ("timesteps", 10**5000), ("timesteps", 1e300),
+        ("search_epochs", HUGE), ("lr", HUGE), ("lr", 1e400), ("widths", [HUGE]), ("dataset", "x" * 5000), ("dataset", "/" * 5000),
+        ("seeds", DEEP), ("grid", DEEP), ("title", HUGE), ("affine", "x" * 5000), ("x" * 5000, 1), ("seeds", ["x" * 5000]),
+    ],
+    ids=lambda v: str(type(v).__name__),
+)  # fmt: skip
+def test_what_is_far_too_large_gets_one_short_line(name, value):
+    message = refused(**{name: value})
+    assert "\n" not in message and len(message) < 400 and name[:50] in message
+
+
+def test_a_notebook_of_any_name_is_refused_in_one_line():
+    for name in ("x" * 5000, "../x", "a\nb", ""):
+        with pytest.raises(ValueError, match="there is no notebook") as error:
+            parameters.check(name, DEFAULTS)
+        assert "\n" not in str(error.value).replace(str(paths.NOTEBOOKS), "") and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["fields", "recipe", "finish", "output", "tuned"])
+def test_a_parameter_may_not_hide_what_a_notebook_uses(name):
+    write_notebook(paths.NOTEBOOKS / "03_bad.ipynb", parameters=f"{name} = 1")
+    with pytest.raises(ValueError, match=f"{name} is a word"):
+        parameters.check("03_bad", {name: 1})
 
 
 def test_what_is_no_plain_value_is_no_parameter():
     check(_hidden=1, json=json, get_ipython=1, Out={}, f=lambda: 0)
 
 
-def test_parameters_of_a_profile_go_to_that_profile(monkeypatch):
+def test_a_run_by_hand_is_a_draft_and_only_the_pipeline_writes_to_a_profile(monkeypatch):
+    assert check(seeds=[0, 1, 2]).profile == "draft", "these are mini's, but nobody asked for mini"
+    monkeypatch.setenv("SLT_PROFILE", "mini")  # as `python -m sltlib figure --profile mini`
     assert check(seeds=[0, 1, 2]).profile == "mini"
-    assert check(seeds="[0]").profile == "smoke"
     assert check(seeds=[0, 1, 2], lr=0.2).profile == "draft"
-    profiles({"mini": {"02_table": {"seeds": [5]}}, "paper": {"02_table": {"seeds": [5]}}})
-    assert check(seeds=[5]).profile == "mini"
-    monkeypatch.setenv("SLT_PROFILE", "paper")
-    assert check(seeds=[5]).profile == "paper"
+    assert check(seeds="[0]").profile == "draft", "smoke's parameters are not mini's"
+    write_profiles({"mini": {"02_table": {"lr": 1}}})
+    assert check(lr=1.0).profile == "mini", "a profile's whole number is a number"
     monkeypatch.setenv("SLT_PROFILE", "draft")
-    assert check(seeds=[5]).profile == "draft"
-    monkeypatch.setenv("SLT_PROFILE", "paper")
-    assert check(seeds=[6]).profile == "draft", "the wish for a profile does not make one"
+    assert check(lr=1.0).profile == "draft"
 
 
-def test_a_number_and_a_truth_value_are_not_the_same_parameter():
-    profiles({"mini": {"02_table": {"affine": 0}}})
+def test_a_copy_made_in_jupyterlab_runs_as_a_draft_of_its_own(monkeypatch):
+    copy = paths.NOTEBOOKS / "02_table-Copy1.ipynb"
+    write_notebook(copy, parameters=CELL + "\nmore = 1")
+    monkeypatch.setenv("SLT_PROFILE", "mini")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(copy))  # as Jupyter says which file a kernel runs
+    p = parameters.check("02_table", DEFAULTS | {"seeds": [0, 1, 2], "more": 2})
+    assert (p.notebook, p.profile, p.more) == ("02_table-Copy1", "draft", 2)
+    assert p.output == paths.results() / "draft" / "02_table-Copy1"
+    assert profiles.names() == ["02_table"], "a copy is no notebook of the pipeline"
+    monkeypatch.setenv("JPY_SESSION_NAME", "/elsewhere/02_table.ipynb")
+    assert check(seeds=[0, 1, 2]).profile == "mini"
+
+
+def test_a_number_and_a_truth_value_are_not_the_same_parameter(monkeypatch):
+    monkeypatch.setenv("SLT_PROFILE", "mini")
+    write_profiles({"mini": {"02_table": {"affine": 0}}})
     assert check().profile == "draft"
 
 
@@ -178,26 +237,26 @@ def test_refused_parameters_leave_an_earlier_run_alone():
 def test_a_parameters_cell_holds_plain_assignments_only(source):
     write_notebook(paths.NOTEBOOKS / "bad.ipynb", parameters=source)
     with pytest.raises(ValueError, match="plain values"):
-        params.declared("bad")
+        profiles.declared("bad")
 
 
 def test_a_notebook_without_parameters_cell_or_file_is_named():
     write_notebook(paths.NOTEBOOKS / "bare.ipynb", "1")
     with pytest.raises(ValueError, match="0 cells tagged 'parameters'"):
-        params.declared("bare")
+        profiles.declared("bare")
     with pytest.raises(ValueError, match="did you mean 02_table"):
-        params.declared("02_tabel")
+        profiles.declared("02_tabel")
 
 
 def test_annotated_and_negative_defaults_are_read():
     write_notebook(paths.NOTEBOOKS / "n.ipynb", parameters="# why\na: int = -1\nb = [-0.5, {'c': None}]")
-    assert params.declared("n") == {"a": -1, "b": [-0.5, {"c": None}]}
+    assert profiles.declared("n") == {"a": -1, "b": [-0.5, {"c": None}]}
 
 
 def test_a_profile_is_checked_whole():
-    profiles({"mini": {"02_table": {"sedes": [0], "sparsities": [1.0]}, "03_none": {}}})
+    write_profiles({"mini": {"02_table": {"sedes": [0], "sparsities": [1.0]}, "03_none": {}}})
     with pytest.raises(ValueError) as error:
-        params.validate("mini")
+        parameters.validate("mini")
     message = str(error.value)
     assert "mini.02_table sets ['sedes'], which 02_table.ipynb does not declare" in message
     assert "sparsities holds 1.0" in message and "03_none" in message
@@ -205,25 +264,25 @@ def test_a_profile_is_checked_whole():
 
 def test_unknown_profiles_and_notebooks_are_refused():
     with pytest.raises(ValueError, match="did you mean mini"):
-        params.block("mimi", "02_table")
+        profiles.block("mimi", "02_table")
     with pytest.raises(ValueError, match="did you mean 02_table"):
-        params.block("mini", "02_tabl")
+        profiles.block("mini", "02_tabl")
     with pytest.raises(ValueError, match="no profile 'mimi'"):
-        params.validate("mimi")
-    assert params.block("draft", "02_table") == {}
+        parameters.validate("mimi")
+    assert profiles.block("draft", "02_table") == {}
 
 
-PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.just(HUGE), st.floats(), st.text(max_size=5))
 
 
 @given(name=st.sampled_from(list(DEFAULTS)), value=PLAIN | st.lists(PLAIN, max_size=3))
 def test_any_value_is_taken_in_the_declared_type_or_refused(name, value):
     default = DEFAULTS[name]
     try:
-        p = params.check("02_table", {**DEFAULTS, name: value})
+        p = parameters.check("02_table", {**DEFAULTS, name: value})
     except ValueError as error:
         assert str(error).startswith("02_table: ")
-        assert name in str(error)
+        assert name in str(error) and len(str(error)) < 800
     else:
         assert type(getattr(p, name)) is type(default)
         assert isinstance(p, types.SimpleNamespace)
@@ -235,16 +294,16 @@ def test_the_projects_own_profiles_are_right():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "NOTEBOOKS", paths_notebooks)
         patch.setattr(paths, "PARAMS", paths_params)
-        found = params.profiles()
+        found = profiles.profiles()
         assert list(found) == ["mini", "smoke", "paper"]
         for profile in ("mini", "smoke"):
-            params.validate(profile)
+            parameters.validate(profile)
         for profile, blocks in found.items():
-            assert list(blocks) == params.names(), profile
+            assert list(blocks) == profiles.names(), profile
         for notebook, values in found["paper"].items():  # its data sets may be missing here
-            assert values.keys() <= params.declared(notebook).keys()
+            assert values.keys() <= profiles.declared(notebook).keys()
 
 
 def test_every_data_set_that_parameters_name_is_looked_for():
     values = dict(dataset="fashion", event_dataset="fashion-dvs", datasets=["cifar10"], seeds=[0])
-    assert sorted(params.datasets(values)) == ["cifar10", "fashion", "fashion-dvs"]
+    assert sorted(limits.datasets(values)) == ["cifar10", "fashion", "fashion-dvs"]

@@ -18,12 +18,12 @@ import pytest
 import yaml
 
 from sltlib import __main__ as cli
-from sltlib.notebook import params, pipeline
 from sltlib.base import paths
 from sltlib.engine import runner
+from sltlib.notebook import outputs, pipeline, profiles as known
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECK = "from sltlib import params\np = params.check({name!r}, globals())"
+CHECK = "from sltlib import notebook\np = notebook.check({name!r}, globals())"
 DRAW = """
 import json, sys
 (p.output / "figures").mkdir()
@@ -69,7 +69,7 @@ def test_the_profiles_pipelines_are_alike():
 def test_what_a_notebook_must_leave_is_what_the_pipeline_tracks():
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["figure"]["do"]
     listed = [next(iter(o)) if isinstance(o, dict) else o for k in ("outs", "metrics", "plots") for o in stage[k]]
-    assert sorted(Path(name).name for name in listed) == sorted(params.OUTPUTS)
+    assert sorted(Path(name).name for name in listed) == sorted(outputs.OUTPUTS)
     assert all(Path(name).parent == Path("results/mini/${key}") for name in listed)
 
 
@@ -125,7 +125,7 @@ def figure(project, *words, **env):
 
 
 def test_a_notebook_is_found_by_number_name_or_path(monkeypatch):
-    monkeypatch.setattr(params, "names", lambda: ["00_neuron", "01_ticket"])
+    monkeypatch.setattr(known, "names", lambda: ["00_neuron", "01_ticket"])
     for name in ("01_ticket", "01", "ticket", "notebooks/01_ticket.ipynb"):
         assert pipeline.resolve(name) == "01_ticket"
     with pytest.raises(ValueError, match="no notebook '02'; there are: 00_neuron, 01_ticket"):
@@ -405,7 +405,7 @@ def trained(project):
 @pytest.mark.timeout(1200)
 def test_smoke_runs_end_to_end_in_a_fresh_clone(clone):
     """All of it; then nothing to do; then one parameter; then everything lost but the store."""
-    notebooks = params.names()
+    notebooks = known.names()
     assert notebooks, "there are no notebooks"
     begin = time.monotonic()
     ran = stages(clone.run("dvc", "repro", SMOKE, timeout=900).stdout)
@@ -427,8 +427,8 @@ def test_smoke_runs_end_to_end_in_a_fresh_clone(clone):
     assert stages(clone.run("dvc", "repro", SMOKE).stdout) == []
 
     blocks = json.loads(json.dumps(yaml.safe_load((clone.root / "params.yaml").read_text())))  # no shared blocks
-    changed = next(n for n in reversed(notebooks) if "seeds" in params.declared(n))
-    old = blocks["smoke"][changed].get("seeds", params.declared(changed)["seeds"])
+    changed = next(n for n in reversed(notebooks) if "seeds" in known.declared(n))
+    old = blocks["smoke"][changed].get("seeds", known.declared(changed)["seeds"])
     blocks["smoke"][changed]["seeds"] = [*old, max(old) + 1]
     (clone.root / "params.yaml").write_text(yaml.safe_dump(blocks, sort_keys=False))
     ran = stages(clone.run("dvc", "repro", SMOKE, timeout=600).stdout)
@@ -475,11 +475,11 @@ def test_plain_papermill_runs_a_real_notebook(clone):
 
 
 def test_notebooks_are_committed_without_outputs_and_with_one_parameters_cell():
-    for name in params.names():
+    for name in known.names():
         book = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text())
         for cell in book["cells"]:
             kept = {"keep_output"} | {t for t in cell["metadata"].get("tags", []) if t.startswith("nbval-check")}
             if cell["cell_type"] == "code" and not kept & set(cell["metadata"].get("tags", [])):
                 assert not cell["outputs"], f"{name} has stored outputs"
         assert "widgets" not in book["metadata"], f"{name} has widget state"
-        params.declared(name)
+        known.declared(name)

@@ -78,5 +78,5 @@ def test_recipes_name_every_arm_and_what_to_do_without():
         assert found[f"{name} found-mask-trained"] == found[f"{name} random-trained"]
     with pytest.raises(ValueError, match="no recipes for 'nano'.*mini.*tune --profile nano"):
         params.recipes("nano")
-    with pytest.raises(ValueError, match="tune --profile nano --notebook 06_event_data"):
+    with pytest.raises(ValueError, match="tune --profile nano --notebook 06"):
         params.recipes("nano-06")

@@ -19,9 +19,9 @@ import threading
 import time
 from pathlib import Path
 
-from sltlib.notebook import params
 from sltlib.base import paths
 from sltlib.engine import runner
+from sltlib.notebook import outputs, parameters, profiles
 
 POLL = 0.5  # seconds between looks at progress and at the owner
 LINE_EVERY = 30  # seconds between lines of progress where there is no terminal
@@ -39,16 +39,16 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
 
     notebook = resolve(args.name)
-    if args.profile != params.DRAFT:
-        params.block(args.profile, notebook)  # a clear error for an unknown profile
-        params.validate(args.profile, [notebook])
+    if args.profile != profiles.DRAFT:
+        profiles.block(args.profile, notebook)  # a clear error for an unknown profile
+        parameters.validate(args.profile, [notebook])
     return execute(notebook, args.profile)
 
 
 def resolve(name: str) -> str:
     """The notebook's full name from `02_table1_cnn`, `table1_cnn`, `02` or a path to it."""
     name = Path(name).name.removesuffix(".ipynb")
-    known = params.names()
+    known = profiles.names()
     found = [n for n in known if name in (n, n.split("_")[0], n.partition("_")[2])]
     if len(found) != 1:
         raise ValueError(f"there is no notebook {name!r}; there are: {', '.join(known) or 'none'}")
@@ -57,7 +57,7 @@ def resolve(name: str) -> str:
 
 def execute(notebook: str, profile: str) -> int:
     """Run a notebook; leaves executed.ipynb and timing.json beside its outputs. Returns an exit status."""
-    output = params.output_folder(profile, notebook)
+    output = outputs.folder(profile, notebook)
     output.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP"):
@@ -78,13 +78,13 @@ def execute(notebook: str, profile: str) -> int:
         done = progress.read()
     if code == 0:
         (output / "tickets").mkdir(exist_ok=True)
-        missing = [name for name in params.OUTPUTS if not (output / name).exists()]
+        missing = [name for name in outputs.OUTPUTS if not (output / name).exists()]
         if missing:
             _say(f"{notebook} left no {', '.join(missing)} in {output}")
             return 1
         _timing(output, notebook, profile, began, done)
         _say(f"{notebook} ({profile}): {time.time() - began:.0f} s, in {_short(output)}")
-    elif profile != params.DRAFT:
+    elif profile != profiles.DRAFT:
         _say(f"Finished trainings are kept. `git checkout {_short(output)}` brings committed results back.")
     return code
 
@@ -103,7 +103,7 @@ def _papermill(notebook, profile, output, scratch):
         papermill.execute_notebook(
             paths.NOTEBOOKS / f"{notebook}.ipynb",
             executed,
-            parameters=params.block(profile, notebook),
+            parameters=profiles.block(profile, notebook),
             kernel_name="python3",
             progress_bar=False,
             cwd=str(paths.ROOT),

@@ -11,9 +11,9 @@ import re
 import sys
 
 from sltlib import figures
-from sltlib.notebook import params
 from sltlib.base import paths
 from sltlib.experiment import ROWS
+from sltlib.notebook import profiles
 
 PROFILE = "mini"
 # notebook: (what it shows, its time class on two cores from an empty store)
@@ -40,7 +40,7 @@ def _metrics(notebook):
 def notebooks():
     """A row for each notebook: command, time class and main result."""
     lines = ["| notebook | shows | command | time | main result (`mini`) |", "|---|---|---|---|---|"]
-    for name in params.profiles()[PROFILE]:
+    for name in profiles.blocks(PROFILE):
         shows, time = NOTEBOOKS[name]
         command = f"`dvc repro figure@{name}`"
         lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {command} | {time} | {_metrics(name)['result']} |")
@@ -50,7 +50,7 @@ def notebooks():
 def claims():
     """A row for each claim under test: its verdict, the measured difference and n, and where it is tested."""
     lines = ["| claim | verdict | measured | n | notebook |", "|---|---|---|---|---|"]
-    for name in params.profiles()[PROFILE]:
+    for name in profiles.blocks(PROFILE):
         for found in _metrics(name).get("claims", []):
             cells = (found["claim"], f"**{found['verdict']}**", found["detail"], found["n"], name[:2])
             lines.append(f"| {' | '.join(map(str, cells))} |")

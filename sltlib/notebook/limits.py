@@ -1,0 +1,142 @@
+"""What the values of parameters must be: ranges by name, data sets that are there, settings that go together.
+
+Each function returns the problems it found, one line each. What is right for a field of an Experiment stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sltlib.base.words import shown
+from sltlib.experiment import CHOICES, EVENTS, RANGES, Experiment
+from sltlib.notebook import recipes
+
+LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
+_FIELDS = tuple(Experiment.__dataclass_fields__)
+
+
+def datasets(values: dict) -> list[str]:
+    """The data sets that parameters name: `dataset`, `datasets`, and what ends in `_dataset`."""
+    named = [value for name, value in values.items() if name in ("dataset", "datasets") or name.endswith("_dataset")]
+    return [name for value in named for name in (value if isinstance(value, list) else [value])]
+
+
+def _field(name):
+    """The Experiment's field that a list's name is the plural of, or None."""
+    if name == "times":
+        return "timesteps"
+    for field in _FIELDS:
+        if name in (f"{field}s", f"{field}es", f"{field}_list", f"{field[:-1]}ies"):
+            return field
+    return None
+
+
+def _wrong(field, value):
+    """What is wrong with a value of an Experiment's field, or ''."""
+    try:
+        if field in CHOICES and value not in CHOICES[field]:
+            return f"choose from {', '.join(CHOICES[field])}"
+        if field in RANGES and (isinstance(value, bool) or not RANGES[field][0](value)):
+            return f"give {RANGES[field][1]}"
+    except TypeError:
+        return f"give {RANGES[field][1]}" if field in RANGES else f"choose from {', '.join(CHOICES[field])}"
+    return ""
+
+
+def ranges(values, defaults):
+    """Problems by name: `seed` and `seeds`, `sparsity` and `sparsities`, `search_epochs`, ..."""
+    problems = []
+    if not values.get("margin", 1.0) > 0:
+        problems.append(f"margin={values['margin']!r}: give a number of points above 0")
+    if "recipes" in values:
+        problems += _recipes(values["recipes"], defaults["recipes"])
+    for name, value in values.items():
+        if isinstance(value, list):
+            problems += _list(name, value, defaults[name])
+            continue
+        field = name if name in _FIELDS else None
+        if field is None:  # `search_epochs` is held to what epochs may be, if its default is
+            tails = [f for f in _FIELDS if name.endswith("_" + f) and not _wrong(f, defaults[name])]
+            field = max(tails, key=len, default=None)
+        if field and _wrong(field, value):
+            problems.append(f"{name}={shown(value)}: {_wrong(field, value)}")
+        if field == "patch_sparsity" and value == 0:
+            problems.append(f"{name}=0: all patches is another row; give a fraction removed above 0")
+    return problems
+
+
+def _list(name, value, default):
+    """Problems of a list: how long it is, and what it holds."""
+    problems = []
+    if not value and default:
+        problems.append(f"{name} is empty: give at least one value, such as {default!r}")
+    elif len(value) < LEAST.get(name, 0):
+        problems.append(f"{name}={value!r}: give at least {LEAST[name]} values, for its verdict")
+    if len({json.dumps(v, sort_keys=True) for v in value}) < len(value):
+        problems.append(f"{name}={shown(value)} holds a value twice")
+    field = name if name in _FIELDS else _field(name)
+    for v in value:
+        if field == "patch_sparsity" and v == 0:
+            problems.append(f"{name} holds 0, which is always shown: give fractions removed above 0")
+        if field == "sparsity" and v == 0:
+            problems.append(f"{name} holds 0: dense is not a ticket; give fractions removed above 0")
+        if field and _wrong(field, v):
+            problems.append(f"{name} holds {shown(v)}: {_wrong(field, v)}")
+    return problems
+
+
+def _recipes(name, default):
+    """Problems of a tuning's name: there is none, or it lacks arms that the notebook's own has."""
+    try:
+        arms, mine = (recipes.arms(recipes.recipes(n)) for n in (name, default))
+    except ValueError as error:
+        return [f"recipes={shown(name)}: {error}"]
+    missing = sorted(mine.keys() - arms.keys())
+    return [f"recipes={shown(name)} has none for {missing[0]}: give one such as {default!r}"] if missing else []
+
+
+def together(values):
+    """Problems of values that are right one by one: a ticket of these settings must be an Experiment."""
+    fields = {name: value for name, value in values.items() if name in _FIELDS}
+    if "dataset" not in fields:
+        return []
+    search = {"search": "edge-popup", "affine": False}
+    if "heads" in fields:  # a spikformer, and the search of its ConvPEP
+        rest = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
+        made = [rest | {"model": "spikformer"}]
+        made += [rest | search | {"model": "convpep", "sparsity": fields["sparsity"]}] if "sparsity" in fields else []
+    else:
+        made = [fields | search if "sparsity" in fields else fields]
+    problems = {}
+    for each in made:
+        try:
+            Experiment(**each)
+        except ValueError as error:
+            problems[str(error).removeprefix("Experiment: ")] = None
+    return list(problems)
+
+
+def data_sets(values):
+    """Problems with the data sets that parameters name."""
+    sets = datasets(values)
+    images = values.get("train_images", 0)
+    if not sets:
+        return []
+    from sltlib import data
+
+    long = [f"dataset={shown(name)} is known nowhere: its name has {len(name)} characters" for name in sets if len(name) > 200]
+    if long:
+        return long
+    try:
+        data.check(dict.fromkeys(sets, images if isinstance(images, int) else 0))
+    except (ValueError, OSError) as error:
+        return [" ".join(str(error).split("\n"))]
+    problems, size = [], values.get("image_size", 0)
+    for name in sets:
+        if name in EVENTS and isinstance(size, int) and size > data.info(name).size:
+            problems.append(f"image_size={size}: the sensor of {name} has {data.info(name).size} pixels a side")
+    recordings = [name for name in values if name == "event_dataset" or (name == "dataset" and "binning" in values)]
+    for name in recordings:
+        if values[name] not in EVENTS:
+            problems.append(f"{name}={values[name]!r} holds no recordings: choose from {', '.join(sorted(EVENTS))}")
+    return problems
