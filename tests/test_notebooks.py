@@ -1,6 +1,7 @@
 """The committed notebooks: what they refuse, and that their profiles are what was tuned and chosen."""
 
 import json
+import re
 import symtable
 
 import pandas as pd
@@ -10,10 +11,13 @@ from sltlib.base import paths
 from sltlib.notebook import params, tune
 
 
+def read(notebook):
+    return json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
 def cells(notebook):
     """(number, source) of every code cell but the one of parameters."""
-    found = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    own = [(i, c) for i, c in enumerate(found) if c["cell_type"] == "code"]
+    own = [(i, c) for i, c in enumerate(read(notebook)) if c["cell_type"] == "code"]
     return [(i, "".join(c["source"])) for i, c in own if "parameters" not in c["metadata"].get("tags", [])]
 
 
@@ -121,3 +125,20 @@ def test_recipes_of_mini_were_tuned_for_mini(notebook):
     fixed, sparsity = tune.settings("mini", notebook)
     kept = json.loads((params.tuning_folder(tune.name_of("mini", notebook)) / "choices.json").read_text())
     assert kept["settings"] == fixed | {"sparsity": sparsity}
+
+
+@pytest.mark.parametrize("notebook", params.names())
+def test_a_notebook_ends_in_links_to_its_neighbours(notebook):
+    order = params.names()
+    at = order.index(notebook)
+    wanted = {word: order[i] for word, i in (("Next", at + 1), ("Before", at - 1)) if 0 <= i < len(order)}
+    last = "".join(read(notebook)[-1]["source"]).splitlines()[-1]
+    assert dict(re.findall(r"\*\*(\w+):\*\* \[.+?\]\((\w+)\.ipynb\)", last)) == wanted
+    assert last.count("**") == 2 * len(wanted)  # and no neighbour that has no link
+
+
+def test_links_between_notebooks_lead_somewhere():
+    for notebook in params.names():
+        text = "".join("".join(c["source"]) for c in read(notebook) if c["cell_type"] == "markdown")
+        linked = re.findall(r"\]\(([^)]+\.ipynb)\)", text)
+        assert all((paths.NOTEBOOKS / name).is_file() for name in linked), notebook
