@@ -1,9 +1,10 @@
 """The command line: `python -m sltlib COMMAND ...`; each command's `--help` says more."""
 
-import difflib
 import importlib
 import os
 import sys
+
+from sltlib.base import machine, settings, words
 
 # command: (module, function, what it does)
 COMMANDS = {
@@ -23,21 +24,24 @@ def main(argv=None) -> int:
     alone = argv is None  # this process is ours
     argv = sys.argv[1:] if alone else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print("python -m sltlib COMMAND ...\n")
-        for name, (_, _, words) in COMMANDS.items():
-            print(f"  {name:8}{words}")
+        print(_help())
         return 0 if argv else 2
     if argv[0] not in COMMANDS:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        words = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        print(f"sltlib has no command {argv[0]!r}: {words}", file=sys.stderr)
+        print(f"sltlib has no command {words.shown(argv[0])}{words.close(argv[0], COMMANDS)}", file=sys.stderr)
         return 2
-    _environment(alone)
-    module, function, _ = COMMANDS[argv[0]]
     try:
-        return getattr(importlib.import_module(f"sltlib.{module}"), function)(argv[1:]) or 0
+        machine.check_supported()
+        _environment(alone)
+        module, function, _ = COMMANDS[argv[0]]
+        status = getattr(importlib.import_module(f"sltlib.{module}"), function)(argv[1:]) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has enough, as in `list | head`
+        if alone:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, in silence
+        return 0
     except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SLT_TRACEBACK"):
+        if settings.get("SLT_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -46,14 +50,20 @@ def main(argv=None) -> int:
         return 130
 
 
+def _help():
+    commands = [f"  {name:8}{about}" for name, (_, _, about) in COMMANDS.items()]
+    variables = [f"  {name:18}{about}" for name, about in settings.VARIABLES.items()]
+    return "\n".join(
+        ["python -m sltlib COMMAND ...\n", *commands, "\nEnvironment (relative paths mean the folder you are in):\n", *variables]
+    )
+
+
 def _environment(alone):
     """Set the allocator's variables; they are read when a process starts, so start again if it is ours."""
-    from sltlib.engine.runner import ENVIRONMENT
-
-    missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    missing = {name: value for name, value in machine.ENVIRONMENT.items() if name not in os.environ}
     os.environ.update(missing)
-    if missing and alone and sys.platform == "linux" and not os.environ.get("SLT_NO_REEXEC"):
-        os.execv(sys.executable, [sys.executable, "-m", "sltlib", *sys.argv[1:]])
+    if missing and alone and sys.platform == "linux" and not settings.get("SLT_NO_REEXEC"):
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # with the interpreter's own options
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def test_every_command_has_its_function():
 def test_the_command_line_starts_itself_again_with_the_allocators_variables(monkeypatch):
     calls = []
     monkeypatch.setattr(os, "execv", lambda path, words: calls.append((words, dict(os.environ))))
-    monkeypatch.setattr(sys, "argv", ["sltlib", "data", "list"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "-W", "error", "-m", "sltlib", "data", "list"])
     monkeypatch.delenv("SLT_NO_REEXEC", raising=False)
     for name in runner.ENVIRONMENT:
         monkeypatch.setenv(name, "")  # so that the test puts it back
@@ -373,7 +373,7 @@ def test_the_command_line_starts_itself_again_with_the_allocators_variables(monk
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     cli._environment(alone=True)
     (words, environment) = calls.pop()
-    assert words == [sys.executable, "-m", "sltlib", "data", "list"]
+    assert words == [sys.executable, "-P", "-W", "error", "-m", "sltlib", "data", "list"]
     assert {**environment, **runner.ENVIRONMENT, "OMP_NUM_THREADS": "3"} == environment
     cli._environment(alone=True)
     assert calls == [], "once is enough"

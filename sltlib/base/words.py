@@ -1,4 +1,4 @@
-"""Words for people, and values as JSON has them: near names, short forms, plain values."""
+"""Words for people, and values as JSON has them: near names, short forms, durations, plain values."""
 
 import dataclasses
 import difflib
@@ -48,3 +48,12 @@ def plain(value, name: str = "metrics", digits: int | None = None):
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(f"{name} is a {type(value).__name__}: give numbers, strings, lists, dicts or dataclasses")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: 45 s, 12 min, 3.2 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
