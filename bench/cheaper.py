@@ -13,7 +13,7 @@ import torch
 from sltlib import figures, run, stats
 from sltlib.notebook import params, tune
 from sltlib.data import load_data
-from sltlib.experiment import row
+from sltlib.table1 import row
 from sltlib.models import build_model
 from sltlib.pruning import prepare
 from sltlib.train import batch, loss_of, make_optimizer

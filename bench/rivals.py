@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sltlib import models
-from sltlib.experiment import TRANSFORMERS
+from sltlib.registry import TRANSFORMERS
 from sltlib.models import build_model
 from sltlib.pruning import prepare
 

@@ -8,7 +8,8 @@ import torch
 
 from sltlib.notebook import params, tune
 from sltlib.data import info
-from sltlib.experiment import Experiment, row
+from sltlib.experiment import Experiment
+from sltlib.table1 import row
 from sltlib.models import build_model
 from sltlib.neurons import LIF
 from sltlib.pruning import prepare

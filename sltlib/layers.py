@@ -4,6 +4,7 @@
 |---|---|---|
 | dense | W, or mean|W| sign(W) when binary | W (binary: straight-through) |
 | search | W * mask, or gain * sign(W) * mask; mask = top-k of |scores| | the scores; W stays as drawn |
+| gates | the same with z = clamp(scores + noise, 0, 1) while training, then with the top-k of the scores | the scores |
 | mask | the same with a mask that does not change | W, if it is not frozen |
 | fixed | W as it is: a finished ticket | nothing |
 
@@ -13,6 +14,7 @@ gain = sum |W * mask| / kept, one number a layer. `search` with float weights is
 
 import copy
 import hashlib
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -24,8 +26,8 @@ def generator(experiment, purpose, *more):
 
     Controls draw other numbers than tickets of the same seed, but see the batches in the same order.
     """
-    control = experiment.search.startswith(("random-", "found-")) and purpose != "order"
-    text = ":".join(map(str, ("control" if control else "", purpose, experiment.seed, *more)))
+    apart = "control" if experiment.control and purpose != "order" else ""
+    text = ":".join(map(str, (apart, purpose, experiment.seed, *more)))
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)
 
@@ -96,18 +98,42 @@ def _starts(flat):
 
 
 class GlobalRanking:
-    """Ranks the scores of several layers together, once for each change of their scores."""
+    """Ranks the scores of several layers together, once a forward pass.
 
-    def __init__(self, layers, sparsity):
-        self.layers, self.sparsity, self.seen, self.masks = layers, sparsity, None, None
+    scaled : scores are taken over their initial scale, 1/sqrt(fan-in); else layers of a small fan-in, whose scores
+        start larger, keep more for that alone.
+    """
+
+    def __init__(self, layers, sparsity, scaled=False):
+        self.layers, self.sparsity, self.scaled = layers, sparsity, scaled
+        self.seen, self.served, self.masks = None, set(), None
 
     def mask(self, layer):
         """The mask of one of the layers, at this moment's scores."""
-        scores = [other.scores for other in self.layers]
-        seen = [(id(s), s._version) for s in scores]
-        if seen != self.seen:
-            self.masks, self.seen = global_top_k([s.abs() for s in scores], self.sparsity), seen
+        # Not every change of a tensor is counted (`.data` is not), but every pass asks for each layer once.
+        seen = [(id(s), s.data_ptr(), s._version) for s in (other.scores for other in self.layers)]
+        if seen != self.seen or layer in self.served:
+            ranks = [other.rank(other.weight[0].numel() ** 0.5 if self.scaled else 1) for other in self.layers]
+            self.masks, self.seen, self.served = global_top_k(ranks, self.sparsity), seen, set()
+        self.served.add(layer)
         return next(mask for other, mask in zip(self.layers, self.masks, strict=True) if other is layer)
+
+
+def shares(shapes, sparsity):
+    """The sparsity of each layer under Erdos-Renyi shares (Mocanu et al. 2018; with kernels Evci et al. 2020).
+
+    shapes : of the weights. A layer's density is proportional to the sum of its sides over their product, capped at
+    1, and all layers together keep `keep_count` of their weights, to a rounding a layer.
+    """
+    sizes = np.array([int(np.prod(shape)) for shape in shapes], float)
+    raw = np.array([sum(shape) / np.prod(shape) for shape in shapes])
+    kept, dense = keep_count(int(sizes.sum()), sparsity), np.zeros(len(sizes), bool)
+    while True:
+        scale = (kept - sizes[dense].sum()) / (raw * sizes)[~dense].sum()
+        over = ~dense & (scale * raw > 1)
+        if not over.any():
+            return [float(s) for s in 1 - np.where(dense, 1, scale * raw)]
+        dense |= over
 
 
 def signs(weight):
@@ -142,6 +168,14 @@ class _Search(torch.autograd.Function):
         return grad * weight * torch.sign(scores), None, None, None
 
 
+def gated_weight(weight, gates, binary):
+    """The effective weight under gates z in [0, 1]: W z, or gain sign(W) z with gain = sum |W| z / sum z."""
+    if not binary:
+        return weight * gates
+    gain = (weight.abs() * gates).sum().detach() / gates.detach().sum().clamp(min=1)
+    return gain * signs(weight) * gates
+
+
 class _Binary(torch.autograd.Function):
     """Latent float weights to one magnitude and their signs, straight-through (Courbariaux et al. 2015)."""
 
@@ -162,6 +196,7 @@ class _Switches:
         super().__init__(*shape, **options)
         self.binary = weights == "binary"
         self.connections, self.sparsity, self.ranking, self.gain = "dense", 0.0, None, None
+        self.spread, self.noise = 0.0, None
         self.register_parameter("scores", None)
         self.register_buffer("mask", None)
 
@@ -172,6 +207,23 @@ class _Switches:
         self.scores = nn.Parameter(scores.to(self.weight.device))
         self.weight.requires_grad_(False)
         self.connections, self.sparsity = "search", sparsity
+
+    def gate(self, sparsity, spread):
+        """Freeze the weights and give each a gate, open with a chance of 1 - sparsity under noise of this deviation."""
+        start = spread * NormalDist().inv_cdf(1 - sparsity)
+        self.scores = nn.Parameter(torch.full_like(self.weight, start))
+        self.weight.requires_grad_(False)
+        self.connections, self.sparsity, self.spread = "gates", sparsity, spread
+
+    def open_gates(self):
+        """The expected number of gates that are not shut, sum of Phi(score / spread): differentiable."""
+        return torch.special.ndtr(self.scores / self.spread).sum()
+
+    def rank(self, factor=1.0):
+        """What orders the weights: |scores| of a search, the scores of gates; times a factor."""
+        ranks = self.scores.detach()
+        ranks = ranks if self.connections == "gates" else ranks.abs()
+        return ranks if factor == 1 else ranks * factor
 
     def set_mask(self, mask):
         """Keep only the weights under this mask (bool, shape of the weight), from now on."""
@@ -188,14 +240,16 @@ class _Switches:
 
     def current_mask(self):
         """The mask of this moment (bool, shape of the weight), or None where every weight is kept."""
-        if self.connections == "search" and self.ranking is not None:
-            return self.ranking.mask(self)
-        return top_k(self.scores.abs(), self.sparsity) if self.connections == "search" else self.mask
+        if self.connections not in ("search", "gates"):
+            return self.mask
+        return top_k(self.rank(), self.sparsity) if self.ranking is None else self.ranking.mask(self)
 
     def effective_weight(self):
         """The weight that the layer computes with, in the shape of the weight."""
+        if self.connections == "gates" and self.noise is not None:
+            return gated_weight(self.weight, (self.scores + self.noise).clamp(0, 1), self.binary)
         mask = self.current_mask()
-        if self.connections == "search":
+        if self.connections in ("search", "gates"):
             return _Search.apply(self.scores, self.weight, mask, self.binary)
         if self.binary:
             return _Binary.apply(self.weight, mask)
@@ -243,7 +297,8 @@ def prunable(model):
 
 
 def init_weights(model, experiment):
-    """Kaiming-normal weights; the fan is scaled by the *kept* fraction (Ramanujan et al., section 3.2).
+    """Kaiming-normal weights; the fan is scaled by the *kept* fraction (Ramanujan et al., section 3.2): that of all
+    layers, whatever each keeps.
 
     Biases start at zero. Deterministic in experiment.seed, on every device.
     """

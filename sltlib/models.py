@@ -6,12 +6,13 @@ every step, so the first layer and its normalisation run once (direct encoding).
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from sltlib import data, layers
-from sltlib.experiment import MODELS, NEURONS, lookup
+from sltlib.registry import MODELS, NEURONS, lookup
 
 # Widths of the 3x3 convolutions ("M" is a 2x2 max-pool), Ramanujan et al. 2020; then 256-256-classes.
 PLANS = {
@@ -31,27 +32,14 @@ class Block(nn.Module):
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
 
     def forward(self, x, time):
-        return time.fire(self.neuron, self.norm(self.pool(time.run(self.layer, x))))
+        return time.fire(self.neuron, self.norm(self.pool(self.layer(x))))
 
 
 class Time:
-    """How many steps are folded into the batch just now (1 before a static image meets its first neuron).
+    """How many steps are folded into the batch just now (1 before a static image meets its first neuron)."""
 
-    backward_steps : the last steps that gradients flow through, 0 for all.
-    """
-
-    def __init__(self, steps, folded, spiking, backward_steps=0):
-        self.steps, self.folded, self.spiking, self.backward_steps = steps, folded, spiking, backward_steps
-
-    def run(self, layer, x):
-        """layer(x); a backward pass costs what the steps cost that gradients flow through."""
-        kept = self.backward_steps
-        if not (self.spiking and 0 < kept < self.steps == self.folded and torch.is_grad_enabled()):
-            return layer(x)
-        cut = x.shape[0] // self.steps * (self.steps - kept)
-        with torch.no_grad():
-            early = layer(x[:cut])
-        return torch.cat([early, layer(x[cut:])])
+    def __init__(self, steps, folded, spiking):
+        self.steps, self.folded, self.spiking = steps, folded, spiking
 
     def fire(self, neuron, current):
         if not self.spiking:
@@ -80,7 +68,31 @@ def autocast(method):
     return run
 
 
-class Network(nn.Module):
+class Embedded(NamedTuple):
+    """What `embed` gave, time first: a model takes it in place of the images."""
+
+    values: torch.Tensor
+
+
+class Trainable(nn.Module):
+    """What the training loop asks of a network, whichever it is; a network with nothing special leaves it so.
+
+    frozen : the parts that come from the experiment's source and stay as they are; `adopt` puts them in.
+    temporary : a layer that a search trains beside its scores and that is no part of the ticket, or None.
+    """
+
+    frozen: tuple = ()
+    temporary: nn.Module | None = None
+
+    def adopt(self, ticket):
+        """Put the frozen parts as the source's ticket has them."""
+
+    def set_timesteps(self, steps):
+        """Let a network for static images run at so many steps from now on."""
+        self.timesteps = steps
+
+
+class Network(Trainable):
     """A stack of blocks and a last linear layer.
 
     `model(x)` maps images (B, C, H, W), or frames (T, B, C, H, W), to logits (B, classes): the mean over
@@ -90,8 +102,7 @@ class Network(nn.Module):
     def __init__(self, blocks, hidden, head, experiment):
         super().__init__()
         self.blocks, self.hidden, self.head = nn.ModuleList(blocks), nn.ModuleList(hidden), head
-        self.timesteps, self.spiking = experiment.timesteps, experiment.spiking
-        self.backward_steps, self.precision = experiment.backward_steps, experiment.precision
+        self.timesteps, self.spiking, self.precision = experiment.timesteps, experiment.spiking, experiment.precision
 
     @autocast
     def steps(self, x):
@@ -101,7 +112,7 @@ class Network(nn.Module):
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
         x = x.contiguous(memory_format=torch.channels_last)
-        time = Time(steps, frames, self.spiking, self.backward_steps)
+        time = Time(steps, frames, self.spiking)
         for block in self.blocks:
             x = block(x, time)
         x = x.flatten(1)
@@ -189,8 +200,8 @@ class Residual(nn.Module):
             self.shortcut, self.shortcut_norm = parts.conv(inputs, outputs, 1, stride), parts.norm2d(outputs)
 
     def forward(self, x, time):
-        current = self.second_norm(time.run(self.second, self.first(x, time)))
-        added = self.shortcut_norm(time.run(self.shortcut, x)) if self.shortcut else x
+        current = self.second_norm(self.second(self.first(x, time)))
+        added = self.shortcut_norm(self.shortcut(x)) if self.shortcut else x
         return time.fire(self.neuron, current + added)
 
 

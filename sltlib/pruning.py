@@ -2,13 +2,15 @@
 
 A search is `search(model, experiment, data, found)`: it sets each layer's mask or scores and what is
 trained; the one training loop does the rest. `found` are the masks of `experiment.source`'s ticket.
-experiment.SEARCHES names them all; add yours there.
+registry.SEARCHES names them all; add yours there.
 """
+
+from contextlib import contextmanager
 
 import torch
 
-from sltlib.experiment import SEARCHES, lookup
-from sltlib.layers import GlobalRanking, generator, keep_count, prunable
+from sltlib.registry import SEARCHES, lookup
+from sltlib.layers import GlobalRanking, generator, keep_count, prunable, shares
 
 
 def dense(model, experiment, data, found):
@@ -23,19 +25,78 @@ def edge_popup(model, experiment, data, found):
     """
     random = generator(experiment, "scores")
     _freeze(model)
-    searched = list(prunable(model).values())
-    for layer in searched:
-        layer.search(experiment.sparsity, random)
-    if experiment.ranking == "global":
-        ranking = GlobalRanking(searched, experiment.sparsity)
-        for layer in searched:
+    for layer, sparsity in _shared_out(model, experiment):
+        layer.search(sparsity, random)
+
+
+SPREAD = 0.5  # the deviation of a gate's noise
+
+
+def bernoulli(model, experiment, data, found):
+    """Freeze the random weights, learn for each the chance that it stays; after training keep the most likely.
+
+    Continuously relaxed Bernoulli gates (Louizos et al. 2018; Yamada et al. 2020; for tickets Tsayag & Lindenbaum
+    2026, arXiv 2603.08914): z = clamp(mu + sigma eps, 0, 1), eps ~ N(0, 1) drawn anew every step. Differences:
+    gates start at the wanted density, `penalty` holds the expected one there (in theirs the density follows from
+    the penalty), and at the end exactly the top k of mu are kept.
+    """
+    _freeze(model)
+    for layer, sparsity in _shared_out(model, experiment):
+        layer.gate(sparsity, SPREAD)
+
+
+def _shared_out(model, experiment):
+    """(layer, its sparsity) of every layer; under one threshold for all, the layers get a ranking in common."""
+    found, sparsity = list(prunable(model).values()), experiment.sparsity
+    if experiment.ranking == "erdos-renyi":
+        return list(zip(found, shares([layer.weight.shape for layer in found], sparsity), strict=True))
+    if experiment.ranking != "layer":
+        ranking = GlobalRanking(found, sparsity, scaled=experiment.ranking == "scaled")
+        for layer in found:
             layer.ranking = ranking
+    return [(layer, sparsity) for layer in found]
+
+
+def draw_noise(model, experiment, step):
+    """Draw the noise of a step's gates; nothing for a search without gates. step None: none, as in evaluation."""
+    if experiment.search != "bernoulli":
+        return
+    random = generator(experiment, "gates", step) if step is not None else None
+    for layer in prunable(model).values():
+        if layer.connections == "gates":
+            noise = torch.empty(layer.weight.shape).normal_(0, layer.spread, generator=random) if random else None
+            layer.noise = noise if noise is None else noise.to(layer.scores.device)
+
+
+@contextmanager
+def relaxed(model):
+    """Within it a network of gates computes with z = clamp(mu, 0, 1), before the mask is made exact."""
+    gated = [layer for layer in prunable(model).values() if layer.connections == "gates"]
+    for layer in gated:
+        layer.noise = torch.zeros((), device=layer.scores.device)
+    try:
+        yield gated
+    finally:
+        for layer in gated:
+            layer.noise = None
+
+
+def regularizer(model, experiment):
+    """What a search adds to the loss: of gates, penalty * |expected density - target| / target, the mean over layers."""
+    if experiment.search != "bernoulli" or not experiment.penalty:
+        return 0.0
+    terms = []
+    for layer in prunable(model).values():
+        if layer.connections == "gates":
+            kept = keep_count(layer.weight.numel(), layer.sparsity)
+            terms.append((layer.open_gates() / kept - 1).abs())
+    return experiment.penalty * torch.stack(terms).mean()
 
 
 def _freeze(model):
     """Train nothing but the head that is dropped after the search, where a model has one."""
     model.requires_grad_(False)
-    if getattr(model, "temporary", None) is not None:
+    if model.temporary is not None:
         model.temporary.requires_grad_(True)
 
 
@@ -62,7 +123,7 @@ def random_readout(model, experiment, data, found):
     """
     random_trained(model, experiment, data, found)
     _freeze(model)
-    if getattr(model, "temporary", None) is None:
+    if model.temporary is None:
         *_body, readout = prunable(model).values()
         readout.requires_grad_(True)
 

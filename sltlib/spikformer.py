@@ -5,23 +5,16 @@ batch, (T B, N, D). A block adds spikes to what it gets, so tokens are small int
 another neuron than LIF the same graph is the non-spiking twin, whose attention is a softmax.
 """
 
-from typing import NamedTuple
-
+import numpy as np
 import torch
 from torch import nn
 
 from sltlib import layers, patches
-from sltlib.experiment import EMBEDDING, SELECTORS, SPIKING, lookup
-from sltlib.models import Block, Parts, Pool, Time, autocast
+from sltlib.registry import EMBEDDING, SELECTORS, SPIKING, lookup
+from sltlib.models import Block, Embedded, Parts, Pool, Time, Trainable, autocast
 
 SCALE = 0.125  # of spiking attention, whatever the size of a head (Zhou et al.)
 STAGES = 4  # of the ConvPEP: D/8, D/4, D/2 and D features
-
-
-class Tokens(NamedTuple):
-    """What `Spikformer.embed` gave, (T, B, N, D): a model takes it in place of the images."""
-
-    values: torch.Tensor
 
 
 class Add(nn.Module):
@@ -64,7 +57,10 @@ class Attention(nn.Module):
         super().__init__()
         self.q, self.k, self.v = (parts.token_block(features, features) for _ in range(3))
         self.heads, self.mix = heads, Mix(spiking)
-        half = dict(threshold=parts.experiment.threshold / 2, source=None, selector="none", patch_sparsity=0.0)
+        # Currents are multiples of 1/8, so many sit right at the threshold: there Zhou et al.'s neuron fires, and
+        # ours fires above it only. Above the float just below is at.
+        threshold = float(np.nextafter(np.float32(parts.experiment.threshold / 2), np.float32(0)))
+        half = dict(threshold=threshold, source=None, selector="none", patch_sparsity=0.0)
         self.neuron = parts.make_neuron(parts.experiment.replace(**half))
         self.project = parts.token_block(features, features)
 
@@ -103,14 +99,14 @@ class ConvPEP(nn.Module):
         blocks = [_conv(parts, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
         self.stages, self.position, self.add = nn.ModuleList(blocks), _conv(parts, features, features), Add()
         self.pools, self.timesteps = experiment.stem_pools, experiment.timesteps
-        self.spiking, self.backward_steps = experiment.stem_activation in SPIKING, experiment.backward_steps
+        self.spiking = experiment.stem_activation in SPIKING
 
     def forward(self, x):
         frames = x.shape[0] if x.dim() == 5 else 1
         steps = frames if frames > 1 or not self.spiking else self.timesteps
         if x.dim() == 5:
             x = x.flatten(0, 1)  # (T B, C, H, W)
-        x, time = x.contiguous(memory_format=torch.channels_last), Time(steps, frames, self.spiking, self.backward_steps)
+        x, time = x.contiguous(memory_format=torch.channels_last), Time(steps, frames, self.spiking)
         for place, stage in enumerate(self.stages):
             x = stage(x, time)
             if place >= STAGES - self.pools:
@@ -123,10 +119,10 @@ def _conv(parts, inputs, outputs):
     return Block(parts.conv(inputs, outputs), parts.norm2d(outputs), parts.neuron())
 
 
-class Spikformer(nn.Module):
+class Spikformer(Trainable):
     """ConvPEP, a selector of patches or None, encoder blocks (none in a convpep), and a linear head.
 
-    `model(x)` maps images (B, C, H, W), frames (T, B, C, H, W) or Tokens to logits (B, classes), the mean
+    `model(x)` maps images (B, C, H, W), frames (T, B, C, H, W) or Embedded tokens to logits (B, classes), the mean
     over time of the head's current on the mean token. `model.steps(x)` gives (T, B, classes).
     `model.embed(x)` gives the tokens that the encoder gets: all, or those that a frozen selector keeps.
     frozen : the parts that come from the experiment's source and stay as they are, norms too.
@@ -136,10 +132,8 @@ class Spikformer(nn.Module):
         super().__init__()
         self.stem, self.blocks, self.pool, self.head = stem, nn.ModuleList(blocks), Pool(), head
         self.selector, self.patch_sparsity = selector, experiment.patch_sparsity
-        self.timesteps, self.backward_steps = experiment.timesteps, experiment.backward_steps
-        self.precision = experiment.precision
+        self.timesteps, self.precision = experiment.timesteps, experiment.precision
         self.spiking = bool(blocks) and experiment.neuron in SPIKING  # the encoder; the stem has its own
-        self.frozen = ()
         if experiment.source is not None and experiment.search == "none":
             self.frozen = ("stem", "selector") if blocks and selector is not None else ("stem",)
         for part in self.frozen:
@@ -156,6 +150,24 @@ class Spikformer(nn.Module):
         """The head that a ConvPEP is searched with: trained beside, never part of the ticket; else None."""
         return None if self.blocks else self.head
 
+    def set_timesteps(self, steps):
+        self.timesteps = self.stem.timesteps = steps
+
+    def adopt(self, ticket):
+        taken = {"stem.": "stem."} if self.frozen else {}
+        if "selector" in self.frozen:
+            taken |= {f"selector.{own}": theirs for own, theirs in getattr(self.selector, "taken", {}).items()}
+        with torch.no_grad():
+            for own, theirs in taken.items():
+                for name, layer in layers.prunable(self).items():
+                    if name.startswith(own):
+                        found = ticket.layers[theirs + name.removeprefix(own)]
+                        layer.fix(found.weight(), found.gain)
+                state = self.state_dict(keep_vars=True)
+                for name, value in ticket.rest.items():
+                    if name.startswith(theirs):
+                        state[own + name.removeprefix(theirs)].copy_(torch.from_numpy(value))
+
     @autocast
     def embed(self, x):
         tokens = self.stem(x)
@@ -166,11 +178,11 @@ class Spikformer(nn.Module):
     @autocast
     def steps(self, x):
         """Logits of every time step, (T, B, classes); T is 1 for a network without time."""
-        tokens = x.values if isinstance(x, Tokens) else self.embed(x)
+        tokens = x.values if isinstance(x, Embedded) else self.embed(x)
         if self.selector is not None and "selector" not in self.frozen:  # it is being trained
             tokens = patches.gate(tokens, self.selector(tokens, x), self.patch_sparsity)
         tokens = patches.over_time(tokens, self.timesteps, self.spiking)
-        time = Time(len(tokens), len(tokens), self.spiking, self.backward_steps)
+        time = Time(len(tokens), len(tokens), self.spiking)
         x = tokens.flatten(0, 1)  # (T B, N, D)
         for block in self.blocks:
             x = block(x, time)
@@ -214,21 +226,3 @@ def convpep(experiment, channels, size, classes):
         head.bias.zero_()
     stem = ConvPEP(origin(experiment), channels)
     return Spikformer(stem, _selector(experiment, features), [], head, experiment)
-
-
-def adopt(model, ticket):
-    """Put the frozen parts of a model as the ticket of its experiment's source has them; returns the model."""
-    taken = {"stem.": "stem."}
-    if "selector" in model.frozen:
-        taken |= {f"selector.{own}": theirs for own, theirs in getattr(model.selector, "taken", {}).items()}
-    with torch.no_grad():
-        for own, theirs in taken.items():
-            for name, layer in layers.prunable(model).items():
-                if name.startswith(own):
-                    found = ticket.layers[theirs + name.removeprefix(own)]
-                    layer.fix(found.weight(), found.gain)
-            state = model.state_dict(keep_vars=True)
-            for name, value in ticket.rest.items():
-                if name.startswith(theirs):
-                    state[own + name.removeprefix(theirs)].copy_(torch.from_numpy(value))
-    return model

@@ -5,7 +5,43 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sltlib import stats
-from sltlib.experiment import CONTROLS, EVENTS, ROWS, TICKETS, row
+from sltlib.data.catalogue import DATASETS
+from sltlib.experiment import Experiment
+from sltlib.registry import CONTROLS
+
+# The rows of the paper's Table 1: one network, three switches (arXiv 2311.12060, Table 1).
+ROWS = {
+    "ANN": dict(neuron="relu", weights="float", search="none"),
+    "BNN": dict(neuron="relu", weights="binary", search="none"),
+    "BinActBNN": dict(neuron="sign", weights="binary", search="none"),
+    "SNN": dict(neuron="lif", weights="float", search="none"),
+    "BinWSNN": dict(neuron="lif", weights="binary", search="none"),
+    "ANN-ConnS": dict(neuron="relu", weights="float", search="edge-popup"),
+    "BNN-ConnS": dict(neuron="relu", weights="binary", search="edge-popup"),
+    "ActBNN-ConnS": dict(neuron="sign", weights="binary", search="edge-popup"),
+    "SNN-ConnS": dict(neuron="lif", weights="float", search="edge-popup"),
+    "BinWSNN-ConnS": dict(neuron="lif", weights="binary", search="edge-popup"),
+}
+TICKETS = tuple(name for name, switches in ROWS.items() if switches["search"] != "none")
+
+
+def row(name, sparsity=0.5, affine=False, **fields):
+    """The Experiment of a row ("SNN"), of a ticket row's control ("SNN-ConnS random-trained"), or "linear".
+
+    sparsity : of the ticket rows and their controls; dense rows leave it out. affine : of the dense rows, which
+    alone may have it. A ticket row may name another search: "SNN-ConnS bernoulli". fields : all others.
+    """
+    if name == "linear":
+        return Experiment(**fields | {"model": "linear", "neuron": "relu"})
+    ticket, _, control = name.partition(" ")
+    others = (*CONTROLS, "bernoulli")
+    if ticket not in ROWS or (control and (control not in others or ticket not in TICKETS)):
+        known = [*ROWS, "linear", f"a ticket row and one of {', '.join(others)}"]
+        raise ValueError(f"no row {name!r}: choose from {', '.join(known)}")
+    switches = ROWS[ticket] | ({"search": control} if control else {})
+    dense = ticket not in TICKETS
+    return Experiment(**switches, sparsity=0.0 if dense else sparsity, affine=affine and dense, **fields)
+
 
 # VGG-9, tickets at 50 %, one run a row, in the order of ROWS.
 PAPER = {
@@ -36,7 +72,7 @@ WITHIN = {
 
 def column(dataset):
     """The column of the paper's table that a data set is shown beside: its own, or that of its kind."""
-    return COLUMNS.get(dataset, "CIFAR10-DVS" if dataset in EVENTS else "CIFAR10")
+    return COLUMNS.get(dataset, "CIFAR10-DVS" if dataset in DATASETS and DATASETS[dataset].event else "CIFAR10")
 
 
 def paper(dataset):
@@ -53,9 +89,8 @@ def experiments(base, recipe, sparsity, seeds, affine=False):
     controls = ["linear", *(f"{name} {control}" for name in TICKETS for control in CONTROLS[:2])]
     made = {}
     for name in [*ROWS, *controls]:
-        dense = name in ROWS and name not in TICKETS
         for seed in seeds:
-            made[name, seed] = row(name, sparsity, **base, **recipe[name], affine=affine and dense, seed=seed)
+            made[name, seed] = row(name, sparsity, **base, **recipe[name], affine=affine, seed=seed)
     name = f"{MPSLT} {CONTROLS[2]}"
     for seed in seeds:
         made[name, seed] = row(name, sparsity, **base, **recipe[name], seed=seed, source=made[MPSLT, seed])

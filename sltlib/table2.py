@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sltlib import stats, table1
 from sltlib.experiment import Experiment
-from sltlib.patches import multisp
 
 # [P]'s columns, accuracy in percent, (TINY, SMALL); patch sparsity 31.4 and 37.6 %, ConvPEP's 48.7 and 54.9 %.
 PAPER = {
@@ -122,6 +121,39 @@ def _parts(name):
                 if name == f"{name_of(kind, level)} {control}".strip() and (not control or level == "MultiSp"):
                     return kind, level, control
     raise ValueError(f"no row {name!r}: choose from {', '.join(rows())}, linear")
+
+
+def multisp(
+    network, sparsity=0.5, weights="binary", patch_sparsity=0.3, selector="learned", search=None, rank=None, source=None
+):
+    """Multi-level sparsity, Algorithm 1 of arXiv 2311.12060: the Experiment whose Ticket holds all levels.
+
+    network : a spikformer Experiment without source; its neuron makes MultiSp-SLT ("lif") or -LT ("gelu"), its
+        stem_neuron is the ConvPEP's activation ("lif" or "sign" is one bit). Its recipe is that of step 4.
+    sparsity, weights : of the ConvPEP; 0 trains it dense. patch_sparsity : 0 keeps all patches, then
+        there is no step 3. selector : a name in registry.SELECTORS.
+    search, rank : fields of steps 1 and 3 that differ from the network's, as dicts (epochs, lr, ...).
+    source : an Experiment whose ConvPEP is taken in place of step 1's: patches of a spikformer trained
+        as a whole. Then sparsity, weights and search are not read.
+
+    `run([multisp(...)])` trains the steps that the store lacks; those that two chains share only once.
+    """
+    bare = dict(model="convpep", neuron=network.stem_activation, stem_neuron="same")
+    # 1. Search the ConvPEP's scores under a temporary linear head.
+    stem, how = source, dict(search="edge-popup", affine=False) if sparsity else {}  # it trains only scores
+    if stem is None:
+        stem = network.replace(**bare | how | dict(sparsity=sparsity, weights=weights) | (search or {}))
+    # 2. Freeze what was found and drop the head: what a source does.
+    if not patch_sparsity:
+        return network.replace(source=stem)
+    # 3. Rank the patches.
+    ranking, chosen = stem, dict(selector=selector, patch_sparsity=patch_sparsity)
+    if selector == "learned":
+        ranking = network.replace(**bare | chosen | dict(source=stem) | (rank or {}))
+    elif selector == "attention":
+        ranking = network.replace(source=stem, **(rank or {}))
+    # 4. Train encoder and head on the patches that are kept.
+    return network.replace(source=ranking, **chosen)
 
 
 # arm: the row, and how many sources back, whose validation accuracy judges its recipe. Those of the second

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from sltlib.base import paths
-from sltlib import graphs, layers, models, neurons, pruning, spikformer
-from sltlib.data import info, load_data
+from sltlib import layers, models, neurons, pruning
+from sltlib.data import load_data
 from sltlib.experiment import NUMERICS
 from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
@@ -56,11 +56,15 @@ def _train(experiment, store, report, source):
     data = data_of(experiment, where)
     model = models.build_model(experiment)
     model = pruning.prepare(model, experiment, data, source and source.masks())
-    if getattr(model, "frozen", ()):
-        spikformer.adopt(model, source)
+    model.adopt(source)
     model = model.to(where)
     history, resumed = fit(model, data, experiment, report, _Checkpoints(store, experiment.key))
     metrics = measure(model, data)
+    if experiment.search == "bernoulli":
+        with pruning.relaxed(model) as gated:
+            metrics |= {f"gates_{split}_accuracy": accuracy(model, data, getattr(data, split)) for split in ("val", "test")}
+            opened = sum(int((layer.scores > 0).sum()) for layer in gated)
+        metrics["gates_density"] = opened / sum(layer.scores.numel() for layer in gated)
     ticket = Ticket.from_model(model, experiment)
     metrics |= {"parameters": models.count_parameters(model), "kept": ticket.kept, "density": ticket.kept / ticket.size}
     metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
@@ -74,8 +78,6 @@ def data_of(experiment, where="cpu"):
     """The data that an Experiment trains on, as tensors on a device."""
     fields = ("dataset", "image_size", "train_images", "timesteps", "binning")
     name, image_size, train_images, timesteps, binning = (getattr(experiment, field) for field in fields)
-    if info(name).event != experiment.event:  # its keys would not tell one setting of frames from another
-        raise ValueError(f"{name} holds {'recordings' if info(name).event else 'images'}: experiment.EVENTS must say so")
     return load_data(name, image_size, train_images, where, timesteps=timesteps, binning=binning)
 
 
@@ -145,10 +147,6 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
     tokens = frozen_tokens(model, data, size) if experiment.augment == "none" else None
     last_report, order = time.monotonic(), None
 
-    def loss(x, y):
-        return loss_of(model, x if tokens is None else spikformer.Tokens(x), y, experiment.loss)
-
-    take_step = graphs.stepper(loss, optimizer, model)
     loss_sum = torch.tensor(history.pop()["loss_sum"] if start % per_epoch else 0.0, dtype=torch.float64)
     loss_sum = loss_sum.to(labels.device)
     for step in range(start, total):
@@ -161,8 +159,17 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         else:
             x = tokens.index_select(0, index).transpose(0, 1).float()
         if experiment.search_timesteps:  # Early-Time: few steps in all epochs but the last
-            set_timesteps(model, experiment.timesteps if epoch == experiment.epochs - 1 else experiment.search_timesteps)
-        loss_sum += take_step(x, labels[index], learning_rate(experiment, step, total))
+            last = epoch == experiment.epochs - 1
+            model.set_timesteps(experiment.timesteps if last else experiment.search_timesteps)
+        pruning.draw_noise(model, experiment, step)
+        loss = loss_of(model, x if tokens is None else models.Embedded(x), labels[index], experiment.loss, experiment.logit_scale)
+        loss = loss + pruning.regularizer(model, experiment)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(experiment, step, total)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.detach()
         if position == per_epoch - 1:
             history.append({"epoch": epoch, "train_loss": float(loss_sum) / per_epoch})
             if not math.isfinite(history[-1]["train_loss"]):
@@ -174,15 +181,9 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         if time.monotonic() - last_report > 0.25:
             last_report = time.monotonic()
             report(step + 1, total)
+    pruning.draw_noise(model, experiment, None)
     report(total, total)
     return history, start
-
-
-def set_timesteps(model, steps):
-    """Let a network for static images run at so many steps from now on."""
-    for part in model.modules():
-        if hasattr(part, "timesteps"):
-            part.timesteps = steps
 
 
 def batch(data, images, index, augment="none", generator=None):
@@ -198,7 +199,7 @@ def frozen_tokens(model, data, size):
     int8 where that is exact, else float32; computed in batches of `size`, as if it were done again for every
     step. None for a model without frozen parts, or above TOKEN_BYTES.
     """
-    if not getattr(model, "frozen", ()):
+    if not model.frozen:
         return None
     images, kept = data.train.x, None
     for start in range(0, len(images), size):
@@ -215,20 +216,32 @@ def frozen_tokens(model, data, size):
     return kept
 
 
-def loss_of(model, x, labels, kind="mean"):
-    """Cross-entropy of the mean current ("mean"), or the mean of every step's ("per-step", Deng et al. 2022)."""
+def loss_of(model, x, labels, kind="mean", scale=1.0):
+    """Cross-entropy of the mean current ("mean"), or the mean of every step's ("per-step", Deng et al. 2022).
+
+    scale : the loss is taken of so many times the logits. A ticket's last layer is frozen and cannot make them
+    larger itself, so without it a sparse spiking ticket is trained at a high temperature.
+    """
     if kind == "mean":
-        return torch.nn.functional.cross_entropy(model(x), labels)
-    logits = model.steps(x)  # (T, B, classes)
+        return torch.nn.functional.cross_entropy(scaled(model(x), scale), labels)
+    logits = scaled(model.steps(x), scale)  # (T, B, classes)
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.repeat(logits.shape[0]))
+
+
+def scaled(logits, scale):
+    """logits times the scale; untouched at 1."""
+    return logits if scale == 1 else logits * scale
 
 
 @torch.no_grad()
 def predict(model, data, images):
-    """Logits (N, classes) of uint8 images, in evaluation mode, batch by batch."""
+    """Logits (N, classes) of uint8 images, in evaluation mode, batch by batch; leaves the mode as it was."""
+    places, training = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH), model.training
     model.eval()
-    places = torch.arange(len(images), device=images.device).split(EVALUATION_BATCH)
-    return torch.cat([model(batch(data, images, index)) for index in places])
+    try:
+        return torch.cat([model(batch(data, images, index)) for index in places])
+    finally:
+        model.train(training)
 
 
 def accuracy(model, data, split):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from sltlib import energy, layers, models, patches, pruning, spikformer
+from sltlib import energy, layers, models, patches, pruning, spikformer, table2
 from sltlib.experiment import Experiment
 from sltlib.ticket import Ticket
 
@@ -389,7 +389,7 @@ def former(neuron="lif", stem="same", selector="none", depth=1, **changes):
         "fashion", model="spikformer", width=1 / 48, heads=2, image_size=8, stem_pools=2, timesteps=2, threshold=0.3,
         neuron=neuron, stem_neuron=stem, depth=depth, **changes,
     )  # fmt: skip
-    experiment = patches.multisp(whole, 0.0, "float", 0.5, selector) if selector != "none" else whole
+    experiment = table2.multisp(whole, 0.0, "float", 0.5, selector) if selector != "none" else whole
     net = models.build_model(experiment)
     batch = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

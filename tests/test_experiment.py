@@ -6,7 +6,8 @@ import importlib
 
 import pytest
 
-from sltlib.experiment import NUMERICS, SEARCHES, Experiment
+from sltlib.experiment import NUMERICS, Experiment
+from sltlib.registry import SEARCHES
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
 SPIKFORMER = Experiment("fashion", model="spikformer")
@@ -161,7 +162,7 @@ def mine(experiment):
 
 
 def own_key(tmp_path, monkeypatch, sign="", spikes=False, name="mine", **fields):
-    from sltlib.experiment import NEURONS, SPIKING
+    from sltlib.registry import NEURONS, SPIKING
 
     path = tmp_path / f"own_{len(list(tmp_path.iterdir()))}.py"
     path.write_text(OWN.format(sign=sign))

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import energy, layers, models, patches, spikformer, train
+from sltlib import energy, layers, models, patches, spikformer, table2, train
 from sltlib.engine import runner
 from sltlib.data import load_data
-from sltlib.experiment import SELECTORS, Experiment
+from sltlib.experiment import Experiment
+from sltlib.registry import SELECTORS
 from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
@@ -28,7 +29,7 @@ def images(n=5, seed=0):
 def chosen(selector, patch_sparsity=0.5, **changes):
     """The Experiment of a spikformer with this selector, whatever it needs as source."""
     network = NETWORK.replace(**changes)
-    return patches.multisp(network, 0.0, "float", patch_sparsity, selector)
+    return table2.multisp(network, 0.0, "float", patch_sparsity, selector)
 
 
 def built(experiment):
@@ -74,7 +75,7 @@ def test_attention_ranks_by_the_column_sums_of_the_first_block(neuron):
     source = NETWORK.replace(neuron=neuron, depth=2, source=STEM.replace(neuron=neuron))
     model = built(source.replace(source=source, selector="attention", patch_sparsity=0.5))
     dense = built(source)
-    spikformer.adopt(model, Ticket.from_model(dense, source))
+    model.adopt(Ticket.from_model(dense, source))
     seen = {}
     dense.blocks[0].attention.mix.register_forward_hook(lambda m, i, o: seen.update(mix=m, q=i[0], k=i[1]))
     with torch.no_grad():
@@ -222,7 +223,7 @@ def test_training_a_selector_moves_nothing_but_it_and_the_head(tmp_path):
 
 def test_multisp_is_four_steps_and_its_ticket_holds_every_level(tmp_path):
     store = Store(tmp_path)
-    final = patches.multisp(NETWORK, sparsity=0.6, weights="binary", patch_sparsity=0.4, search=dict(lr=0.05), rank=dict(lr=0.02))
+    final = table2.multisp(NETWORK, sparsity=0.6, weights="binary", patch_sparsity=0.4, search=dict(lr=0.05), rank=dict(lr=0.02))
     stem, ranking = final.source.source, final.source
     assert (stem.model, stem.search, stem.sparsity, stem.weights, stem.lr) == ("convpep", "edge-popup", 0.6, "binary", 0.05)
     assert (ranking.model, ranking.search, ranking.selector, ranking.lr) == ("convpep", "none", "learned", 0.02)
@@ -245,24 +246,24 @@ def test_multisp_is_four_steps_and_its_ticket_holds_every_level(tmp_path):
 
 
 def test_each_level_alone_is_one_argument():
-    dense = patches.multisp(NETWORK, 0.0, "float", 0.0)
+    dense = table2.multisp(NETWORK, 0.0, "float", 0.0)
     assert dense.selector == "none" and dense.source.search == "none" and dense.source.weights == "float"
-    weights = patches.multisp(NETWORK, 0.5, "binary", 0.0)
+    weights = table2.multisp(NETWORK, 0.5, "binary", 0.0)
     assert weights.selector == "none" and weights.source.weights == "binary" and weights.source.sparsity == 0.5
     for selector in ("rate", "random"):
-        assert patches.multisp(NETWORK, 0.0, "float", 0.3, selector).source == dense.source
-    assert patches.multisp(NETWORK, 0.0, "float", 0.3, "attention").source == dense
+        assert table2.multisp(NETWORK, 0.0, "float", 0.3, selector).source == dense.source
+    assert table2.multisp(NETWORK, 0.0, "float", 0.3, "attention").source == dense
     for selector in ("rate", "learned"):  # patches of a network that was trained as a whole
-        found = patches.multisp(NETWORK, 0.0, "float", 0.3, selector, source=NETWORK)
+        found = table2.multisp(NETWORK, 0.0, "float", 0.3, selector, source=NETWORK)
         assert (found.source.source if selector == "learned" else found.source) == NETWORK
-    assert patches.multisp(NETWORK, patch_sparsity=0.0, source=NETWORK) == NETWORK.replace(source=NETWORK)
+    assert table2.multisp(NETWORK, patch_sparsity=0.0, source=NETWORK) == NETWORK.replace(source=NETWORK)
     twin = NETWORK.replace(neuron="gelu", stem_neuron="sign")
-    assert patches.multisp(twin).source.source.neuron == "sign"
-    assert patches.multisp(twin).source.source.key == patches.multisp(twin.replace(neuron="relu")).source.source.key
+    assert table2.multisp(twin).source.source.neuron == "sign"
+    assert table2.multisp(twin).source.source.key == table2.multisp(twin.replace(neuron="relu")).source.source.key
 
 
 def test_chains_that_share_a_source_train_it_once(tmp_path):
-    chains = [patches.multisp(NETWORK, 0.5, "binary", 0.3, name) for name in ("rate", "random", "attention")]
+    chains = [table2.multisp(NETWORK, 0.5, "binary", 0.3, name) for name in ("rate", "random", "attention")]
     table = runner.run(chains, backend="inline", store=Store(tmp_path))
     assert table.attrs["trained"] == 5  # the ConvPEP, the spikformer on all patches, and the three
     queue = runner._Queue(runner._missing(chains, Store(tmp_path / "empty")))

@@ -15,7 +15,7 @@ import pytest
 
 from sltlib import Experiment, run
 from sltlib.engine import runner
-from sltlib.experiment import SEARCHES
+from sltlib.registry import SEARCHES
 from sltlib.engine.store import Store
 
 FAKE = "fake_train:train"
@@ -315,7 +315,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from sltlib import Experiment, run
-from sltlib.experiment import SEARCHES
+from sltlib.registry import SEARCHES
 from sltlib.engine.store import Store
 
 with open(sys.argv[1] + "/ran", "a") as file:

@@ -482,7 +482,7 @@ def test_every_field_is_compared(here):
 
 
 def test_a_result_of_somebodys_own_search_is_sound(here, monkeypatch, capsys):
-    from sltlib.experiment import SEARCHES
+    from sltlib.registry import SEARCHES
 
     monkeypatch.setitem(SEARCHES, "theirs", "sltlib.pruning:dense")
     monkeypatch.setenv("SLT_STORE", str(here.root))

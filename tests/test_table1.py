@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from sltlib import table1
-from sltlib.experiment import ROWS, TICKETS
+from sltlib.table1 import ROWS, TICKETS
 
 BASE = dict(dataset="fashion", model="conv2", width=0.1, image_size=8, epochs=1)
 RECIPE = {name: dict(lr=0.01) for name in ROWS} | {"linear": dict(lr=0.1)}

@@ -3,7 +3,7 @@
 import pytest
 
 from sltlib import table2
-from sltlib.experiment import TRANSFORMERS
+from sltlib.registry import TRANSFORMERS
 
 BASE = dict(dataset="fashion", image_size=16, epochs=2, batch_size=50, timesteps=2, width=0.125, depth=1, heads=4)
 ARMS = [arm for group in table2.TUNED for arm in group]

@@ -186,11 +186,3 @@ def test_ticket_of_a_dense_network_is_the_network(tmp_path):
     result = train.train(TINY, Store(tmp_path))
     ticket = Ticket.load(result.ticket_path)
     assert ticket.sparsity == 0 and ticket.kept == models.count_parameters(models.build_model(TINY))
-
-
-def test_a_set_of_recordings_must_be_known_as_one(monkeypatch):
-    from sltlib import experiment
-
-    monkeypatch.setattr(experiment, "EVENTS", experiment.EVENTS - {"fashion-dvs"})
-    with pytest.raises(ValueError, match="fashion-dvs holds recordings: experiment.EVENTS"):
-        train.data_of(Experiment("fashion-dvs"))

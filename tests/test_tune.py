@@ -8,7 +8,7 @@ import pytest
 
 from sltlib.notebook import params, tune
 from sltlib.base import paths
-from sltlib.experiment import ROWS, TICKETS
+from sltlib.table1 import ROWS, TICKETS
 
 
 def test_every_arm_has_the_same_grid_and_budget():

@@ -172,8 +172,6 @@ def cost(experiment: Experiment) -> float:
     steps = experiment.timesteps if experiment.spiking else 1
     if experiment.spiking and experiment.search_timesteps:
         steps = experiment.search_timesteps + (steps - experiment.search_timesteps) / experiment.epochs
-    if experiment.spiking and experiment.backward_steps:  # a backward pass costs twice the forward
-        steps = (steps + 2 * min(steps, experiment.backward_steps)) / 3
     return images * experiment.epochs * (0.2 + one * steps)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 from sltlib.base.words import shown
-from sltlib.experiment import CHOICES, EVENTS, RANGES, Experiment
+from sltlib.data.catalogue import DATASETS
+from sltlib.experiment import CHOICES, RANGES, Experiment
 from sltlib.notebook import recipes
 
 LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
@@ -133,10 +134,14 @@ def data_sets(values):
         return [" ".join(str(error).split("\n"))]
     problems, size = [], values.get("image_size", 0)
     for name in sets:
-        if name in EVENTS and isinstance(size, int) and size > data.info(name).size:
+        if _event(name) and isinstance(size, int) and size > data.info(name).size:
             problems.append(f"image_size={size}: the sensor of {name} has {data.info(name).size} pixels a side")
     recordings = [name for name in values if name == "event_dataset" or (name == "dataset" and "binning" in values)]
     for name in recordings:
-        if values[name] not in EVENTS:
-            problems.append(f"{name}={values[name]!r} holds no recordings: choose from {', '.join(sorted(EVENTS))}")
+        if not _event(values[name]):
+            problems.append(f"{name}={values[name]!r} holds no recordings: choose from {', '.join(sorted(filter(_event, DATASETS)))}")
     return problems
+
+
+def _event(name):
+    return name in DATASETS and DATASETS[name].event

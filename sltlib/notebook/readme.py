@@ -12,8 +12,8 @@ import sys
 
 from sltlib import figures
 from sltlib.base import paths
-from sltlib.experiment import ROWS
 from sltlib.notebook import profiles
+from sltlib.table1 import ROWS
 
 PROFILE = "mini"
 # notebook: (what it shows, its time class on two cores from an empty store)

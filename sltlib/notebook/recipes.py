@@ -10,7 +10,7 @@ import math
 
 from sltlib.base import paths
 from sltlib.base.words import close, shown
-from sltlib.experiment import TICKETS
+from sltlib.table1 import TICKETS
 
 FIELDS = ("optimizer", "lr", "logit_scale")  # what a recipe sets of an Experiment
 AT = " at "  # "BinWSNN-ConnS at 0.8": the arm as tuned at that sparsity

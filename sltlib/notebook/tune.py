@@ -16,7 +16,7 @@ import pandas
 
 from sltlib import figures, table2
 from sltlib.notebook import params
-from sltlib.experiment import ROWS, TICKETS, row
+from sltlib.table1 import ROWS, TICKETS, row
 
 # The notebooks whose rows are tuned.
 IMAGES, EVENT, TRANSFORMER = "02_table1_cnn", "06_event_data", "08_table2_multisp"
