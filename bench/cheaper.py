@@ -29,8 +29,6 @@ COLOURS = ("black", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC7
 # (Early-Time: search at fewer steps, then T), and T itself.
 SEARCHES = {
     EXACT: ({}, (1, 2, 3)),
-    "backward 2 of 4": (dict(backward_steps=2), (3,)),
-    "backward 1 of 4": (dict(backward_steps=1), (3,)),
     "Early-Time 2": (dict(search_timesteps=2), (3,)),
     "Early-Time 1": (dict(search_timesteps=1), (2, 3)),
     "T=1 throughout": (dict(timesteps=1), (1, 2, 3)),

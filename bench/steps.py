@@ -23,7 +23,6 @@ SHAPES = ((50, 128), (50, 32, 14, 14), (100, 16, 28, 28), (32, 64, 32, 32))
 FLOOR = "floor"
 OPTIONS = {  # measured at T=4
     "ticket search": dict(weights="binary", search="edge-popup", sparsity=0.5),
-    "backward 1": dict(backward_steps=1),
     "bfloat16": dict(precision="bfloat16"),
 }
 MEMORY = (("mini", 4), ("small28", 16), ("conv6", 4))

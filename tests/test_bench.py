@@ -84,10 +84,9 @@ def test_goals_are_met_or_missed_by_what_was_measured(ours, met, tmp_path):
 
 
 def test_search_time_counts_every_epoch_at_its_number_of_steps(monkeypatch):
-    """A step costs what it has of time steps, forward and backward twice: known shares."""
+    """A step costs what it has of time steps: known shares."""
     def cost(experiment):
-        kept = experiment.backward_steps or experiment.timesteps
-        return (experiment.timesteps + 2 * kept) / 3
+        return experiment.timesteps
 
     monkeypatch.setattr(cheaper, "step", lambda experiment: experiment)
     monkeypatch.setattr(cheaper, "interleaved", lambda steps, rounds: {e: [cost(e)] * 3 for e in steps})

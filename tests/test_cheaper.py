@@ -28,29 +28,7 @@ def batch(size=8, seed=0):
     return torch.rand(12, 1, size, size, generator=torch.Generator().manual_seed(seed)), torch.arange(12) % 10
 
 
-def test_logits_do_not_depend_on_truncation():
-    x, _ = batch()
-    for name in MODELS:
-        assert torch.equal(build_model(small(name, backward_steps=1))(x), build_model(small(name))(x)), name
-
-
-def test_the_backward_pass_of_a_layer_sees_only_the_last_steps():
-    """The saving itself: of T = 4 steps of 12 images the second convolution differentiates 12 rows."""
-    model, rows, (x, y) = build_model(small(backward_steps=1)), [], batch()
-    model.blocks[1].layer.register_forward_hook(
-        lambda layer, inputs, output: rows.append((len(output), output.requires_grad))
-    )
-    train.loss_of(model, x, y).backward()
-    assert rows == [(36, False), (12, True)]
-    rows.clear()
-    with torch.no_grad():
-        model(x)
-    assert rows == [(48, False)]
-
-
-def test_all_steps_backward_is_the_exact_search():
-    assert small(backward_steps=4).key == small().key != small(backward_steps=2).key
-    assert small(neuron="relu", backward_steps=2).key == small(neuron="relu").key
+def test_a_cheaper_search_is_another():
     assert small(search_timesteps=1).key != small().key
     assert small(precision="bfloat16").key != small().key
 
@@ -66,7 +44,7 @@ def test_early_time_runs_few_steps_until_the_last_epoch(monkeypatch):
 
 
 def test_early_time_resumes_at_the_right_number_of_steps(tmp_path, monkeypatch):
-    experiment = small(search_timesteps=1, backward_steps=1, precision="bfloat16", **TICKET)
+    experiment = small(search_timesteps=1, precision="bfloat16", **TICKET)
     whole = train.train(experiment, Store(tmp_path / "a"))
 
     class Stop(Exception):
@@ -114,16 +92,12 @@ def test_bfloat16_keeps_weights_membranes_and_logits_in_float32(name):
 
 
 def test_options_that_contradict_are_refused():
-    with pytest.raises(ValueError, match="backward_steps=5: give at most timesteps=4"):
-        small(backward_steps=5)
     with pytest.raises(ValueError, match="search_timesteps=4: give fewer than timesteps=4"):
         small(search_timesteps=4)
     with pytest.raises(ValueError, match="search_timesteps=1 needs 2 epochs"):
         small(search_timesteps=1, epochs=1)
     with pytest.raises(ValueError, match="its frames; it goes with static images"):
         Experiment("fashion-dvs", search_timesteps=1)
-    with pytest.raises(ValueError, match="backward_steps=2: give at most search_timesteps=1"):
-        small(search_timesteps=1, backward_steps=2)
     with pytest.raises(ValueError, match="precision='half': choose from float32, bfloat16"):
         small(precision="half")
     pep = Experiment("fashion", model="convpep", **TICKET)
@@ -133,5 +107,4 @@ def test_options_that_contradict_are_refused():
 
 def test_the_time_left_knows_what_is_cheaper():
     exact = cost(small())
-    assert cost(small(backward_steps=1)) < exact and cost(small(search_timesteps=1)) < exact
-    assert cost(small(neuron="relu", backward_steps=1)) == cost(small(neuron="relu"))
+    assert cost(small(search_timesteps=1)) < exact

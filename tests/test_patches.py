@@ -299,7 +299,7 @@ def test_the_encoder_is_faster_on_fewer_patches():
     for experiment in (big.replace(source=big.replace(model="convpep")), chosen("rate", 0.875, **_changes(big))):
         model, x, times = models.build_model(experiment).eval(), torch.randn(40, 1, 16, 16), []
         with torch.no_grad():
-            tokens = spikformer.Tokens(model.embed(x))
+            tokens = models.Embedded(model.embed(x))
             for _ in range(5):
                 begin = time.perf_counter()
                 model(tokens)

@@ -309,7 +309,7 @@ def test_tokens_kept_from_a_frozen_convpep_are_those_of_every_batch(stem, monkey
         tokens = model.embed(train.batch(data, data.train.x, index))
         assert torch.equal(kept[index].transpose(0, 1).float(), tokens)
         x = train.batch(data, data.train.x, index)
-        assert torch.equal(model.eval()(spikformer.Tokens(tokens)), model(x))
+        assert torch.equal(model.eval()(models.Embedded(tokens)), model(x))
     monkeypatch.setattr(train, "TOKEN_BYTES", 1000)
     assert train.frozen_tokens(model, data, 50) is None
     assert train.frozen_tokens(models.build_model(SMALL), data, 50) is None
