@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sltlib import figures, run, stats
-from sltlib.notebook import params, tune
+from sltlib.notebook import parameters, profiles, recipes, tune
 from sltlib.data import load_data
 from sltlib.table1 import row
 from sltlib.models import build_model
@@ -38,9 +38,9 @@ SEARCHES = {
 
 def experiments(searches=SEARCHES, seeds=SEEDS, **changes):
     """{(name, epochs, seed): Experiment} of the mini profile's ticket with its tuned recipe."""
-    fields, sparsity = tune.settings("mini")
-    fields = fields | changes
-    recipe = params.recipes("mini")[ROW]
+    mini = profiles.settings("mini", tune.IMAGES)
+    fields, sparsity = parameters.shared(mini) | changes, mini["sparsity"]
+    recipe = recipes.recipe("mini", ROW)
     return {
         (name, epochs, seed): row(ROW, sparsity, **fields | recipe | dict(epochs=epochs, seed=seed) | options)
         for name, (options, every) in searches.items()

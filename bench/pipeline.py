@@ -12,7 +12,7 @@ import pandas as pd
 
 from sltlib.base import paths
 from sltlib import run
-from sltlib.notebook import tune
+from sltlib.notebook import profiles, tune
 from sltlib.experiment import Experiment
 from sltlib.engine.store import Store
 
@@ -33,7 +33,7 @@ def ready(experiment, store, report):
 
 def worker_seconds():
     """Seconds from `run` to a worker's first training step done: the first worker, with its server, and a next one."""
-    fields, _ = tune.settings("mini")
+    fields = profiles.settings("mini", tune.IMAGES)
     mini = {k: fields[k] for k in ("dataset", "model", "width", "image_size", "batch_size")}
     out = []
     with tempfile.TemporaryDirectory() as folder:

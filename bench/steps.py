@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sltlib.notebook import params, tune
+from sltlib.notebook import parameters, profiles, recipes, tune
 from sltlib.data import info
 from sltlib.experiment import Experiment
 from sltlib.table1 import row
@@ -30,9 +30,9 @@ MEMORY = (("mini", 4), ("small28", 16), ("conv6", 4))
 
 def networks():
     """{name: Experiment}: the mini profile's, traps' small one, the paper's VGG-9, and the mini spikformer."""
-    fields, _ = tune.settings("mini")
+    fields = profiles.settings("mini", tune.IMAGES)
     mini = {k: fields[k] for k in ("dataset", "model", "width", "image_size", "batch_size")}
-    former = {**params.declared("08_table2_multisp"), **params.block("mini", "08_table2_multisp")}
+    former = profiles.settings("mini", tune.TRANSFORMER)
     former = {k: former[k] for k in ("dataset", "width", "depth", "heads", "stem_pools", "image_size", "batch_size")}
     return {
         "mini": Experiment(lr=0.01, **mini),
@@ -189,8 +189,9 @@ def search_rows(target=78.0, seeds=(0, 1, 2), every=20, epochs=3, **changes):
     from sltlib.layers import generator
     from sltlib.train import accuracy, batch, learning_rate
 
-    fields, sparsity = tune.settings("mini")
-    recipe, rows = params.recipes("mini")["BinWSNN-ConnS"], []
+    mini = profiles.settings("mini", tune.IMAGES)
+    fields, sparsity = parameters.shared(mini), mini["sparsity"]
+    recipe, rows = recipes.recipe("mini", "BinWSNN-ConnS"), []
     for seed in seeds:
         e = row("BinWSNN-ConnS", sparsity, **fields | changes | recipe | dict(seed=seed, epochs=epochs))
         data = load_data(e.dataset, e.image_size, e.train_images)

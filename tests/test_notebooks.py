@@ -4,11 +4,10 @@ import json
 import re
 import symtable
 
-import pandas as pd
 import pytest
 
 from sltlib.base import paths
-from sltlib.notebook import params, tune
+from sltlib.notebook import parameters, profiles
 
 
 def read(notebook):
@@ -48,10 +47,10 @@ def test_what_binds_a_name_elsewhere_or_not_at_all_is_let_be(source):
     assert "x" not in bound(source)
 
 
-@pytest.mark.parametrize("notebook", params.names())
+@pytest.mark.parametrize("notebook", profiles.names())
 def test_a_parameters_name_is_never_bound_again(notebook):
     # Running the check cell a second time would read the new value, and train with it in silence.
-    again = {f"{name} in cell {i}" for i, source in cells(notebook) for name in bound(source) & params.declared(notebook).keys()}
+    again = {f"{name} in cell {i}" for i, source in cells(notebook) for name in bound(source) & profiles.declared(notebook).keys()}
     assert not again
 
 
@@ -70,7 +69,7 @@ def test_a_parameters_name_is_never_bound_again(notebook):
 def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says, tmp_path, monkeypatch):
     monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
     with pytest.raises(ValueError, match=says):
-        params.check("02_table1_cnn", params.declared("02_table1_cnn") | wrong)
+        parameters.check("02_table1_cnn", profiles.declared("02_table1_cnn") | wrong)
     assert not (tmp_path / "results").exists()
 
 
@@ -98,38 +97,18 @@ def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says
 def test_a_sweep_that_would_fail_after_its_trainings_is_refused(notebook, wrong, says, tmp_path, monkeypatch):
     monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
     with pytest.raises(ValueError, match=says):
-        params.check(notebook, params.declared(notebook) | wrong)
+        parameters.check(notebook, profiles.declared(notebook) | wrong)
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("notebook", list(tune.SIZES))
-def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(notebook):
-    table = pd.read_csv(params.tuning_folder(tune.name_of("mini", notebook)) / "sizes.csv")
-    names = list(tune.SIZES[notebook][0])
-    spiking = table[table.arm != "linear"]
-    best = spiking.groupby([*names, "arm"], sort=False).val_accuracy.max()
-    by_size = best.groupby(names, sort=False).mean().round(6)  # of equal ones the first
-    chosen = dict(zip(names, by_size.idxmax(), strict=True))
-    assert chosen == {name: tune.settings("mini", notebook)[0][name] for name in chosen}
-    assert {tuple(size.values()) for size in tune.SIZES[notebook]} == set(by_size.index)
-    assert table.key.tolist() == [e.key for _, e in tune.sizes("mini", notebook)]
-
-
 def test_mini_reports_at_least_three_seeds():
-    for name, block in params.profiles()["mini"].items():
+    for name, block in profiles.profiles()["mini"].items():
         assert len(block.get("seeds", [0, 1, 2])) >= 3, name
 
 
-@pytest.mark.parametrize("notebook", list(tune.SEEDS))
-def test_recipes_of_mini_were_tuned_for_mini(notebook):
-    fixed, sparsity = tune.settings("mini", notebook)
-    kept = json.loads((params.tuning_folder(tune.name_of("mini", notebook)) / "choices.json").read_text())
-    assert kept["settings"] == fixed | {"sparsity": sparsity}
-
-
-@pytest.mark.parametrize("notebook", params.names())
+@pytest.mark.parametrize("notebook", profiles.names())
 def test_a_notebook_ends_in_links_to_its_neighbours(notebook):
-    order = params.names()
+    order = profiles.names()
     at = order.index(notebook)
     wanted = {word: order[i] for word, i in (("Next", at + 1), ("Before", at - 1)) if 0 <= i < len(order)}
     last = "".join(read(notebook)[-1]["source"]).splitlines()[-1]
@@ -138,7 +117,7 @@ def test_a_notebook_ends_in_links_to_its_neighbours(notebook):
 
 
 def test_links_between_notebooks_lead_somewhere():
-    for notebook in params.names():
+    for notebook in profiles.names():
         text = "".join("".join(c["source"]) for c in read(notebook) if c["cell_type"] == "markdown")
         linked = re.findall(r"\]\(([^)]+\.ipynb)\)", text)
         assert all((paths.NOTEBOOKS / name).is_file() for name in linked), notebook

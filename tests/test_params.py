@@ -1,15 +1,19 @@
 """The check after a notebook's parameters cell, and the profiles of params.yaml."""
 
+import dataclasses
 import json
 import types
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import write_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sltlib.base import paths
-from sltlib.notebook import limits, parameters, profiles
+from sltlib.experiment import Experiment
+from sltlib.notebook import limits, outputs, parameters, profiles, recipes
 
 DEFAULTS = {
     "dataset": "fashion",
@@ -29,6 +33,7 @@ CELL = "\n".join(f"{name} = {value!r}  # a note" for name, value in DEFAULTS.ite
 @pytest.fixture(autouse=True)
 def notebook(tmp_path, monkeypatch):
     """One notebook, `02_table`, and two profiles."""
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
     write_notebook(paths.NOTEBOOKS / "02_table.ipynb", "1 + 1", parameters=CELL)
@@ -307,3 +312,125 @@ def test_the_projects_own_profiles_are_right():
 def test_every_data_set_that_parameters_name_is_looked_for():
     values = dict(dataset="fashion", event_dataset="fashion-dvs", datasets=["cifar10"], seeds=[0])
     assert sorted(limits.datasets(values)) == ["cifar10", "fashion", "fashion-dvs"]
+
+
+# --- what a notebook does with its parameters --------------------------------------------------
+
+
+def test_fields_are_those_that_all_experiments_share():
+    cell = "dataset = 'fashion'\nmodel = 'conv2'\nbeta = 0.9\naffine = True\nsparsity = 0.5\nseeds = [0]\ntimes = [1, 2]\nsearch_epochs = 3\nmargin = 1.0"
+    write_notebook(paths.NOTEBOOKS / "03_x.ipynb", parameters=cell)
+    values = profiles.declared("03_x") | {"model": "conv4"}
+    p = parameters.check("03_x", values)
+    assert p.fields == {"dataset": "fashion", "model": "conv4", "beta": 0.9, "affine": True}
+    with pytest.raises(ValueError, match="03_x declares no parameter `recipes`"):
+        p.recipe("SNN")
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch):
+    """Two tunings: of a row, and of a sweep at three sparsities."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    made = {
+        "mini": {"SNN": 0.1, "BinWSNN-ConnS random-trained": 0.3},
+        "mini-03": {"SNN": 0.2, "SNN-ConnS at 0.5": 1.0, "SNN-ConnS at 0.8": 2.0, "SNN-ConnS at 0.95": 3.0},
+    }
+    for name, rates in made.items():
+        choices = {arm: {"optimizer": "adam", "lr": lr, "logit_scale": 4.0, "val_accuracy": 80.0} for arm, lr in rates.items()}
+        (tmp_path / "results/tuning" / name).mkdir(parents=True)
+        text = json.dumps({"settings": {"epochs": 3, "sparsity": 0.5}, "choices": choices})
+        (tmp_path / "results/tuning" / name / "choices.json").write_text(text)
+    write_notebook(paths.NOTEBOOKS / "03_x.ipynb", parameters="recipes = 'mini-03'\nepochs = 3")
+
+
+@pytest.mark.parametrize(
+    "arm, sparsity, lr",
+    [("SNN", None, 0.2), ("SNN", 0.5, 0.2), ("SNN-ConnS", 0.5, 1.0), ("SNN-ConnS", 0.8, 2.0), ("SNN-ConnS", 0.95, 3.0),
+     ("SNN-ConnS", 0.1, 1.0), ("SNN-ConnS", 0.98, 3.0), ("SNN-ConnS", 0.65, 1.0), ("SNN-ConnS", 0.9, 3.0)],
+)  # fmt: skip
+def test_a_recipe_is_the_one_tuned_at_this_sparsity_or_nearest_to_it(tuned, arm, sparsity, lr):
+    p = parameters.check("03_x", {"recipes": "mini-03", "epochs": 3})
+    assert p.recipe(arm, sparsity) == {"optimizer": "adam", "lr": lr, "logit_scale": 4.0}
+
+
+def test_unknown_arms_and_untold_sparsities_are_refused_by_name(tuned):
+    p = parameters.check("03_x", {"recipes": "mini-03", "epochs": 4})
+    with pytest.raises(ValueError, match="no arm 'SNN-Conn'.*did you mean SNN-ConnS"):
+        p.recipe("SNN-Conn", 0.5)
+    with pytest.raises(ValueError, match="tuned at the sparsities 0.5, 0.8, 0.95"):
+        p.recipe("SNN-ConnS")
+    assert p.tuned == "The recipes were tuned for other settings: epochs=3."
+    assert parameters.check("03_x", {"recipes": "mini-03", "epochs": 3}).tuned == "The recipes were tuned for these settings."
+
+
+@pytest.mark.parametrize("name", ["nope", "mini-07", "../tuning/mini", "mini/", "", "x" * 5000, "/etc", "mini\0"])
+def test_recipes_that_were_never_tuned_are_refused_in_one_line(tuned, name):
+    with pytest.raises(ValueError, match="no recipes for .*python -m sltlib tune") as error:
+        parameters.check("03_x", {"recipes": name, "epochs": 3})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def test_the_control_with_a_found_mask_has_the_recipe_of_the_random_one(tuned):
+    found = recipes.recipe("mini", "BinWSNN-ConnS found-mask-trained")
+    assert found == recipes.recipe("mini", "BinWSNN-ConnS random-trained") and found["lr"] == 0.3
+
+
+@dataclasses.dataclass
+class Verdict:
+    claim: str
+    n: int
+
+    def __str__(self):
+        return f"{self.claim}: holds"
+
+
+class SavedTicket:
+    def save(self, path):
+        path.write_bytes(b"ticket")
+
+
+def test_one_call_ends_a_notebook(capsys):
+    p = check()
+    table = pd.DataFrame({"row": ["a", "b"], "accuracy": [1 / 3, float("nan")], "rates": [[0.1], None]})
+    claims, verdicts = [Verdict("first", 3)], [Verdict("second", 2)]
+    p.finish(table=table, metrics={"result": "r", "n": np.float64(2 / 3)}, claims=claims, verdicts=verdicts,
+             tickets={"one": SavedTicket()})  # fmt: skip
+    assert (p.output / "table.csv").read_text() == "row,accuracy,rates\na,0.333333,[0.1]\nb,,\n"
+    assert json.loads((p.output / "metrics.json").read_text()) == {
+        "result": "r", "n": 0.666667, "claims": [{"claim": "first", "n": 3}], "verdicts": [{"claim": "second", "n": 2}],
+    }  # fmt: skip
+    assert (p.output / "tickets/one.safetensors").read_bytes() == b"ticket"
+    assert capsys.readouterr().out == "- first: holds\n- second: holds\n"
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (dict(metrics={"a": {1, 2}}), "metrics.a is a set"),
+        (dict(metrics={"claims": []}), "metrics holds claims"),
+        (dict(tickets={"a/b": SavedTicket()}), "give a file name"),
+        (dict(tickets={"a": 3}), r"tickets\['a'\] is a int"),
+        (dict(tickets={"a": Experiment("fashion", search="edge-popup", sparsity=0.5)}), "the store lacks: run it"),
+        (dict(table=pd.DataFrame({"a": [{1}]})), "table is a set"),
+    ],
+)
+def test_what_cannot_be_written_is_named_and_nothing_else_is_written(given, says):
+    p = check()
+    good = dict(table=pd.DataFrame({"a": [1]}), metrics={"a": 1})
+    with pytest.raises((ValueError, TypeError), match=says):
+        p.finish(**good | given)
+    assert not (p.output / "table.csv").exists() and not (p.output / "metrics.json").exists()
+
+
+def test_committed_results_are_written_as_they_were():
+    """The bytes of every committed table and metrics.json come back from their own content."""
+    for path in sorted((paths.ROOT / "results" / "mini").glob("*/metrics.json")):
+        assert outputs.metrics_text(json.loads(path.read_text())) == path.read_text(), path
+
+
+def test_running_the_check_cell_twice_gives_the_same_values(monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", paths.ROOT / "notebooks")
+    for name in profiles.names():
+        namespace = profiles.declared(name)
+        first = vars(parameters.check(name, namespace))
+        assert vars(parameters.check(name, namespace)) == first == {**first, **namespace}, name

@@ -1,7 +1,6 @@
 """The pipeline: DVC, the figure command and papermill, on stand-in notebooks and on the real ones."""
 
 import contextlib
-import io
 import importlib
 import json
 import os
@@ -18,8 +17,7 @@ import pytest
 import yaml
 
 from sltlib import __main__ as cli
-from sltlib.base import paths
-from sltlib.engine import runner
+from sltlib.base import machine, paths
 from sltlib.notebook import outputs, pipeline, profiles as known
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -128,7 +126,7 @@ def test_a_notebook_is_found_by_number_name_or_path(monkeypatch):
     monkeypatch.setattr(known, "names", lambda: ["00_neuron", "01_ticket"])
     for name in ("01_ticket", "01", "ticket", "notebooks/01_ticket.ipynb"):
         assert pipeline.resolve(name) == "01_ticket"
-    with pytest.raises(ValueError, match="no notebook '02'; there are: 00_neuron, 01_ticket"):
+    with pytest.raises(ValueError, match=r"no notebook '02' \(there are: 00_neuron, 01_ticket\)"):
         pipeline.resolve("02")
 
 
@@ -137,6 +135,17 @@ def test_the_draft_profile_runs_a_notebooks_own_defaults(two):
     # Its defaults are what mini has for it, so they are mini's results; a draft was asked for.
     assert not (two.root / "results/mini/01_second").exists()
     assert (two.root / "results/draft/01_second/table.csv").read_text() == "[0]"
+
+
+def test_a_copy_runs_beside_its_original_and_never_for_it(two):
+    """As JupyterLab names it; its check call still names the original."""
+    two.notebook("01_second-Copy1", CHECK.format(name="01_second"), DRAW, parameters='seeds = [7]\nmore = 1')
+    assert figure(two, "01").returncode == 0, "a copy must not make the original's number ambiguous"
+    assert (two.root / "results/mini/01_second/table.csv").read_text() == "[0]"
+    done = figure(two, "01_second-Copy1", "--profile", "draft")
+    assert done.returncode == 0, done.stdout
+    assert (two.root / "results/draft/01_second-Copy1/table.csv").read_text() == "[7]"
+    assert figure(two, "01_second-Copy1").returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -172,11 +181,12 @@ def test_a_notebook_that_leaves_an_output_out_fails(two):
 
 
 def test_smoke_is_eager_and_the_kernel_gets_the_allocators_variables(two):
-    cell = f"import os\nassert all(os.environ[k] == v for k, v in {runner.ENVIRONMENT!r}.items())\n"
-    cell += "assert os.environ['SLT_COMPILE'] == '0' and os.environ['SLT_PROFILE'] == 'smoke'"
+    cell = f"import os\nassert all(os.environ[k] == v for k, v in {machine.ENVIRONMENT!r}.items())\n"
+    cell += "assert os.environ['SLT_COMPILE'] == '0' and os.environ['SLT_PROFILE'] == 'smoke'\n"
+    cell += "assert not [name for name in os.listdir() if 'ipc' in name], 'sockets where another run makes its own'"
     two.notebook("00_first", CHECK.format(name="00_first"), cell, DRAW, parameters="seeds = [0]")
     profiles(two, mini={"00_first": {}}, smoke={"00_first": {}})
-    for name in runner.ENVIRONMENT:
+    for name in machine.ENVIRONMENT:
         two.env.pop(name, None)
     assert figure(two, "00", "--profile", "smoke").returncode == 0
     assert (two.root / "results/smoke/00_first/table.csv").exists()
@@ -289,63 +299,6 @@ def test_ctrl_c_in_a_terminal_ends_everything_and_says_so(busy):
     assert text.count(b"\n") < 30, text.decode()
 
 
-# --- progress ----------------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def status(path, done=12, fraction=0.2, left=360.0):
-    path.write_text(json.dumps({"done": done, "total": 60, "fraction": fraction, "left_s": left}))
-
-
-@pytest.fixture
-def loud(monkeypatch):
-    monkeypatch.delenv("SLT_QUIET", raising=False)
-    monkeypatch.delenv("CI", raising=False)
-
-
-def test_progress_on_a_terminal_is_one_line_that_goes_away(tmp_path, loud):
-    stream, path = Terminal(), tmp_path / "status"
-    with pipeline.Progress("02 (mini)", path, stream) as progress:
-        progress.draw()
-        assert stream.getvalue() == "", "nothing trains yet"
-        status(path)
-        progress.draw()
-        status(path, 13, 0.21, None)
-        progress.draw()
-    first, second = "02 (mini)  12/60 trainings  20 %  6 min left", "02 (mini)  13/60 trainings  21 %"
-    assert stream.getvalue().startswith("\r" + first + "\r" + second.ljust(len(first)))
-    assert stream.getvalue().endswith("\r" + " " * len(second) + "\r")
-
-
-def test_progress_in_a_log_is_a_line_now_and_then(tmp_path, loud):
-    stream, path = io.StringIO(), tmp_path / "status"
-    status(path)
-    progress = pipeline.Progress("a", path, stream, every=30)
-    progress.draw()
-    assert stream.getvalue() == ""
-    progress.printed -= 31
-    progress.draw()
-    status(path, 13)
-    progress.draw()
-    assert stream.getvalue() == "a  12/60 trainings  20 %  6 min left\n"
-
-
-@pytest.mark.parametrize("name", ["CI", "SLT_QUIET"])
-def test_progress_is_silent_when_asked_and_unreadable_status_is_none(tmp_path, loud, monkeypatch, name):
-    path = tmp_path / "status"
-    path.write_text('{"done": ')
-    assert pipeline.Progress("a", path).line() == ""
-    status(path)
-    monkeypatch.setenv(name, "1")
-    stream = Terminal()
-    pipeline.Progress("a", path, stream).draw()
-    assert stream.getvalue() == ""
-
-
 # --- the command line --------------------------------------------------------------------------
 
 
@@ -367,14 +320,14 @@ def test_the_command_line_starts_itself_again_with_the_allocators_variables(monk
     monkeypatch.setattr(os, "execv", lambda path, words: calls.append((words, dict(os.environ))))
     monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "-W", "error", "-m", "sltlib", "data", "list"])
     monkeypatch.delenv("SLT_NO_REEXEC", raising=False)
-    for name in runner.ENVIRONMENT:
+    for name in machine.ENVIRONMENT:
         monkeypatch.setenv(name, "")  # so that the test puts it back
         monkeypatch.delenv(name)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     cli._environment(alone=True)
     (words, environment) = calls.pop()
     assert words == [sys.executable, "-P", "-W", "error", "-m", "sltlib", "data", "list"]
-    assert {**environment, **runner.ENVIRONMENT, "OMP_NUM_THREADS": "3"} == environment
+    assert {**environment, **machine.ENVIRONMENT, "OMP_NUM_THREADS": "3"} == environment
     cli._environment(alone=True)
     assert calls == [], "once is enough"
 
@@ -389,7 +342,7 @@ def test_the_kernel_is_registered_with_this_python_and_the_variables(tmp_path):
     assert pipeline.kernel_main(["--prefix", str(tmp_path)]) == 0
     spec = json.loads((tmp_path / "share/jupyter/kernels/python3/kernel.json").read_text())
     assert spec["argv"][0] == sys.executable
-    assert spec["env"] == runner.ENVIRONMENT
+    assert spec["env"] == machine.ENVIRONMENT
 
 
 # --- the real notebooks ------------------------------------------------------------------------

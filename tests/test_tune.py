@@ -1,82 +1,217 @@
 """Tuning: the same budget for every arm, on the validation split; what is committed follows from its grid."""
 
-import json
+import functools
+import math
 from collections import Counter
 
 import pandas as pd
 import pytest
 
-from sltlib.notebook import params, tune
 from sltlib.base import paths
+from sltlib.engine import runner
 from sltlib.table1 import ROWS, TICKETS
+from sltlib.notebook import profiles, recipes, tune
 
 
-def test_every_arm_has_the_same_grid_and_budget():
-    pairs = tune.candidates("mini")
-    by_arm = {arm: [(e.optimizer, e.lr, e.seed) for a, e in pairs if a == arm] for arm, _ in pairs}
-    assert set(by_arm) == set(tune.ARMS) >= {*ROWS, "linear"}
-    assert len({tuple(grid) for grid in by_arm.values()}) == 1
-    # and each is trained as long as the others, on the same images
-    same = {(e.epochs, e.batch_size, e.train_images, e.image_size, e.dataset) for _, e in pairs}
-    assert len(same) == 1
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """Trainings that take no time: a score by learning rate and scale, best at an arm's own rate."""
+    monkeypatch.setattr(recipes, "folder", lambda name: tmp_path / "tuning" / name)
+    made = []
+
+    def run(experiments):
+        made.extend(experiments)
+        return pd.DataFrame(
+            [e.spec() | {"val_accuracy": score(e), "test_accuracy": 99.0, "key": e.key} for e in experiments]
+        )
+
+    def score(e):
+        aim = {"lif": 0.05, "relu": 0.003, "sign": 0.02, "gelu": 0.02}[e.neuron] * (15 if e.search == "random-readout" else 1)
+        return 80 - abs(math.log10(e.lr / aim)) - (e.sparsity > 0.6) * (e.logit_scale == 1.0)
+
+    monkeypatch.setattr("sltlib.engine.runner.run", run)
+    return made
+
+
+@pytest.mark.parametrize("notebook", tune.NOTEBOOKS)
+def test_every_arm_has_the_same_budget_and_none_stays_at_an_edge(fake, notebook):
+    table = tune.search("mini", notebook, say=lambda words: None)
+    groups = tune.arms("mini", notebook)
+    assert list(dict.fromkeys(table.arm)) == [arm for group in groups for arm in group]
+    for group in groups:  # the second group of the transformers may need a round less
+        rounds = {tuple(part["round"]) for arm, part in table.groupby("arm") if arm in group}
+        seeds = {tuple(part.seed) for arm, part in table.groupby("arm") if arm in group}
+        assert len(rounds) == len(seeds) == 1
+    # each candidate is another, and trained as long as the others, on the same images
+    assert not table.duplicated(["arm", "optimizer", "lr", "logit_scale", "seed"]).any()
+    if notebook != tune.TRANSFORMER:
+        assert len({(e.epochs, e.batch_size, e.train_images, e.image_size, e.dataset) for e in fake}) == 1
+    first = table[table["round"] == 1]
+    assert {tuple(zip(part.lr, part.logit_scale, strict=True)) for _, part in first.groupby("arm")} == {
+        tuple((lr, scale) for lr in tune.RATES for scale in tune.SCALES)
+    }
+    assert tune.at_edge(table) == []
+
+
+def test_a_choice_at_the_edge_widens_every_arms_search(fake):
+    """Random-readout wants a rate of .75 and two rounds end at .63: everybody gets a third."""
+    table = tune.search("mini", tune.IMAGES, say=lambda words: None)
+    assert table["round"].max() == 3 and set(Counter(table.arm).values()) == {10}
+    assert tune.best(table)["SNN-ConnS random-readout"]["lr"] == 0.63
+    assert tune.best(table)["SNN"]["lr"] == 0.063
+
+
+def test_sweeps_are_tuned_at_each_of_their_sparsities(fake):
+    table = tune.search("mini", tune.SWEEP, say=lambda words: None)
+    found = tune.about("mini", tune.SWEEP, table)
+    sparsities = profiles.block("mini", tune.SWEEP)["sparsities"]
+    assert found["settings"]["sparsities"] == sparsities
+    assert set(found["choices"]) == {*tune.DENSE, *(f"{arm} at {s:g}" for arm in tune.SWEPT for s in sparsities)}
+    assert {f"SNN-ConnS at {s:g}" for s in sparsities} <= set(table.arm)
+    scales = {s: found["choices"][f"SNN-ConnS at {s:g}"]["logit_scale"] for s in sparsities}
+    assert scales[0.5] == 1.0 and scales[0.8] == 4.0, "each is judged at its own sparsity"
+    shared = {e.key for e in fake if e.sparsity == 0.5 and e.lr in tune.RATES}
+    fake.clear()
+    tune.search("mini", tune.IMAGES, say=lambda words: None)
+    assert shared <= {e.key for e in fake}, "what 02 has tuned at 50 % is stored, and trained once"
+
+
+def test_the_command_writes_what_notebooks_read(fake, monkeypatch):
+    monkeypatch.setattr(recipes, "tunings", lambda: ["mini", "mini-03"])
+    monkeypatch.setattr(tune, "SWEPT", ("SNN-ConnS", "SNN-ConnS random-readout"))
+    assert tune.main(["--notebook", "03"]) is None
+    grid = pd.read_csv(recipes.folder("mini-03") / "grid.csv")
+    kept = recipes.read("mini-03")
+    assert tune.best(grid) == kept["choices"] and kept["at_edge"] == []
+    assert kept["budget"].startswith("10 candidates of 1 seed for every arm")
+    assert recipes.recipe("mini-03", "SNN-ConnS random-readout", 0.8).keys() == set(recipes.NAMES)
+    text = (recipes.folder("mini-03") / "grid.csv").read_text()
+    assert tune.main(["--notebook", "03"]) is None
+    assert (recipes.folder("mini-03") / "grid.csv").read_text() == text
+
+
+def test_a_transformers_encoder_is_tuned_on_the_chosen_steps(fake):
+    table = tune.search("mini", tune.TRANSFORMER, say=lambda words: None)
+    choices = tune.best(table)
+    encoders = [e for e in fake if e.key in set(table[table.arm == "encoder lif"].key)]
+    assert {(e.source.lr, e.source.logit_scale) for e in encoders} == {
+        (choices["stem lif"]["lr"], choices["stem lif"]["logit_scale"])
+    }
+
+
+def test_an_arm_whose_every_candidate_fails_is_named():
+    table = pd.DataFrame({"arm": ["a", "b"], "optimizer": "adam", "lr": 0.1, "logit_scale": 1.0, "seed": 0, "val_accuracy": [80.0, math.nan]})
+    with pytest.raises(ValueError, match="no candidate of b"):
+        tune.best(table)
 
 
 def test_tuning_seeds_are_not_those_of_the_reported_runs():
-    for blocks in params.profiles().values():
+    for blocks in profiles.profiles().values():
         for block in blocks.values():
-            assert not set().union(*tune.SEEDS.values()) & set(block.get("seeds", []))
+            assert not set(tune.SEEDS) & set(block.get("seeds", []))
 
 
-def test_the_test_split_is_nowhere_in_what_tuning_keeps(monkeypatch):
-    def fake_run(experiments):
-        return pd.DataFrame([{"optimizer": e.optimizer, "lr": e.lr, "seed": e.seed, "val_accuracy": 50 + e.lr,
-                              "test_accuracy": 99.0, "key": e.key} for e in experiments])  # fmt: skip
-
-    monkeypatch.setattr("sltlib.engine.runner.run", fake_run)
-    table = tune.trained(tune.candidates("mini"), ["optimizer", "lr"])
+def test_the_test_split_is_nowhere_in_what_tuning_keeps(fake):
+    pairs = [("SNN", tune.judge(tune.IMAGES, tune.settings("mini"), "SNN", 0.5, recipe, 1000)) for recipe in tune.first_round()]
+    table = tune.trained(pairs, ["optimizer", "lr"])
     assert list(table) == ["arm", "optimizer", "lr", "seed", "val_accuracy", "key"]
-    assert all(found["lr"] == 1.0 for found in tune.best(table).values())
 
 
 def test_the_best_is_that_of_the_mean_over_seeds():
     table = pd.DataFrame(
-        [("SNN", "adam", 0.1, 0, 80), ("SNN", "adam", 0.1, 1, 90), ("SNN", "sgd", 1.0, 0, 86), ("SNN", "sgd", 1.0, 1, 86)],
-        columns=["arm", "optimizer", "lr", "seed", "val_accuracy"],
+        [("SNN", "adam", 0.1, 1.0, 0, 80), ("SNN", "adam", 0.1, 1.0, 1, 90), ("SNN", "adam", 0.1, 4.0, 0, 86), ("SNN", "adam", 0.1, 4.0, 1, 86)],
+        columns=["arm", "optimizer", "lr", "logit_scale", "seed", "val_accuracy"],
     )
-    assert tune.best(table) == {"SNN": {"optimizer": "sgd", "lr": 1.0, "val_accuracy": 86.0}}
+    assert tune.best(table) == {"SNN": {"optimizer": "adam", "lr": 0.1, "logit_scale": 4.0, "val_accuracy": 86.0}}
 
 
 def test_a_tuning_is_named_after_its_profile_and_notebook():
     for profile in ("mini", "paper"):
-        for notebook in tune.SEEDS:
-            found, numbered = params.subject(tune.name_of(profile, notebook))
-            assert (found, numbered or tune.IMAGES) == (profile, notebook)
+        for notebook in tune.NOTEBOOKS:
+            assert tune.subject(tune.name_of(profile, notebook)) == (profile, notebook)
     assert tune.name_of("mini") == "mini" and tune.name_of("mini", tune.EVENT) == "mini-06"
+    with pytest.raises(ValueError, match="one of 02, 03, 06, 08"):
+        tune.subject("mini-07")
 
 
-@pytest.mark.parametrize("profile", sorted(p.parent.name for p in (paths.ROOT / "results/tuning").glob("*/choices.json")))
-def test_committed_choices_follow_from_the_committed_grid(profile):
-    grid = pd.read_csv(params.tuning_folder(profile) / "grid.csv")
-    kept = json.loads((params.tuning_folder(profile) / "choices.json").read_text())
+def test_a_real_search_trains_on_the_smoke_profile(monkeypatch, tmp_path):
+    """Two arms of the smallest network, trained for real, and a second time from the store."""
+    monkeypatch.setattr(recipes, "folder", lambda name: tmp_path / "tuning" / name)
+    monkeypatch.setattr(tune, "TABLE1", ("BNN-ConnS", "linear"))
+    monkeypatch.setattr(tune, "ROUNDS", (2, 2))
+    monkeypatch.setenv("SLT_COMPILE", "0")
+    monkeypatch.setattr("sltlib.engine.runner.run", functools.partial(runner.run, backend="inline"))
+    tune.main(["--profile", "smoke", "--notebook", "02"])
+    text = (tmp_path / "tuning/smoke/grid.csv").read_text()
+    grid = pd.read_csv(tmp_path / "tuning/smoke/grid.csv")
+    assert Counter(grid.arm) == {"BNN-ConnS": 8, "linear": 8} and grid.val_accuracy.between(0, 100).all()
+    monkeypatch.setattr("sltlib.train.train", lambda *args, **options: pytest.fail("trained again"))
+    tune.main(["--profile", "smoke", "--notebook", "02"])
+    assert (tmp_path / "tuning/smoke/grid.csv").read_text() == text
+
+
+# --- what is committed -------------------------------------------------------------------------
+
+COMMITTED = recipes.tunings()
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_choices_follow_from_the_committed_grid(name):
+    grid = pd.read_csv(recipes.folder(name) / "grid.csv")
+    kept = recipes.read(name)
+    profile, notebook = tune.subject(name)
+    assert kept["settings"] == tune.settings(profile, notebook), "the profile changed: run `make tune`"
+    assert len(set(Counter(grid.arm).values())) <= len(tune.arms(profile, notebook)), "the same number for every arm"
+    if "logit_scale" not in grid:  # tuned before there was one
+        grid["logit_scale"] = 1.0
+        kept["choices"] = {arm: found | {"logit_scale": 1.0} for arm, found in kept["choices"].items()}
+    chosen, groups = None, tune.arms(profile, notebook)
+    assert set(grid.arm) <= {arm for group in groups for arm in group}
     assert tune.best(grid) == kept["choices"]
-    subject = params.subject(profile)
-    subject = (subject[0], subject[1] or tune.IMAGES)
-    fixed, sparsity = tune.settings(*subject)
-    assert kept["settings"] == fixed | {"sparsity": sparsity}, "the profile changed: run `make tune`"
-    groups = tune.arms(subject[1])
-    each = len(tune.GRID) * len(tune.SEEDS[subject[1]])
-    assert Counter(grid.arm) == dict.fromkeys((arm for group in groups for arm in group), each)
-    chosen = {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in kept["choices"].items()}
-    keys = [e.key for n in range(len(groups)) for _, e in tune.candidates(*subject, chosen if n else None)]
-    assert keys == grid.key.tolist()
+    for group in groups:
+        part = grid[grid.arm.isin(list(group))]
+        if notebook == tune.TRANSFORMER and "at_edge" not in kept:  # attention has another threshold, and key, since
+            continue
+        keys = [
+            tune.judge(notebook, kept["settings"], line.arm, group[line.arm], {f: getattr(line, f) for f in recipes.NAMES}, line.seed, chosen).key
+            for line in part.itertuples()
+        ]
+        assert keys == part.key.tolist()
+        chosen = tune.bare(tune.best(part))
+
+
+@pytest.mark.parametrize("name", [n for n in COMMITTED if (recipes.folder(n) / "sizes.csv").is_file()])
+def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(name):
+    profile, notebook = tune.subject(name)
+    table = pd.read_csv(recipes.folder(name) / "sizes.csv")
+    names = [c for c in table.columns if c not in ("arm", "lr", "seed", "val_accuracy", "key") and not (c == "model")]
+    spiking = table[table.arm != "linear"]
+    names.append("model")
+    best = spiking.groupby([*names, "arm"], sort=False).val_accuracy.max()
+    by_size = best.groupby(names, sort=False).mean().round(6)  # of equal ones the first
+    chosen = dict(zip(names, by_size.idxmax(), strict=True))
+    assert chosen == {name: tune.settings(profile, notebook)[name] for name in chosen}
+    columns, pairs = tune.sizes(profile, notebook)
+    assert table.key.tolist() == [e.key for _, e in pairs] and set(columns) == {*names, "lr"}
+    assert {arm for arm, _ in pairs} == {"linear", "SNN", "BinWSNN-ConnS"}
 
 
 def test_recipes_name_every_arm_and_what_to_do_without():
-    found = params.recipes("mini")
+    found = recipes.recipes("mini")
     assert {*ROWS, "linear"} <= set(found)
     for name in TICKETS:
         assert found[f"{name} found-mask-trained"] == found[f"{name} random-trained"]
     with pytest.raises(ValueError, match="no recipes for 'nano'.*mini.*tune --profile nano"):
-        params.recipes("nano")
+        recipes.recipes("nano")
     with pytest.raises(ValueError, match="tune --profile nano --notebook 06"):
-        params.recipes("nano-06")
+        recipes.recipes("nano-06")
+
+
+def test_every_committed_choice_was_tuned_with_todays_grid():
+    """Of the tunings that say what stayed at an edge; older ones had another grid."""
+    for name in COMMITTED:
+        kept = recipes.read(name)
+        if "at_edge" in kept:
+            grid = pd.read_csv(recipes.folder(name) / "grid.csv")
+            assert tune.about(*tune.subject(name), grid) == kept
+    assert (paths.ROOT / "results/tuning/README.md").is_file()

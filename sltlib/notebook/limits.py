@@ -9,11 +9,10 @@ import json
 
 from sltlib.base.words import shown
 from sltlib.data.catalogue import DATASETS
-from sltlib.experiment import CHOICES, RANGES, Experiment
+from sltlib.experiment import CHOICES, FIELDS, Experiment, misfit
 from sltlib.notebook import recipes
 
 LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
-_FIELDS = tuple(Experiment.__dataclass_fields__)
 
 
 def datasets(values: dict) -> list[str]:
@@ -26,7 +25,7 @@ def _field(name):
     """The Experiment's field that a list's name is the plural of, or None."""
     if name == "times":
         return "timesteps"
-    for field in _FIELDS:
+    for field in FIELDS:
         if name in (f"{field}s", f"{field}es", f"{field}_list", f"{field[:-1]}ies"):
             return field
     return None
@@ -35,13 +34,9 @@ def _field(name):
 def _wrong(field, value):
     """What is wrong with a value of an Experiment's field, or ''."""
     try:
-        if field in CHOICES and value not in CHOICES[field]:
-            return f"choose from {', '.join(CHOICES[field])}"
-        if field in RANGES and (isinstance(value, bool) or not RANGES[field][0](value)):
-            return f"give {RANGES[field][1]}"
-    except TypeError:
-        return f"give {RANGES[field][1]}" if field in RANGES else f"choose from {', '.join(CHOICES[field])}"
-    return ""
+        return misfit(field, value)
+    except TypeError:  # a list or dict among choices
+        return f"choose from {', '.join(CHOICES[field])}"
 
 
 def ranges(values, defaults):
@@ -55,9 +50,9 @@ def ranges(values, defaults):
         if isinstance(value, list):
             problems += _list(name, value, defaults[name])
             continue
-        field = name if name in _FIELDS else None
+        field = name if name in FIELDS else None
         if field is None:  # `search_epochs` is held to what epochs may be, if its default is
-            tails = [f for f in _FIELDS if name.endswith("_" + f) and not _wrong(f, defaults[name])]
+            tails = [f for f in FIELDS if name.endswith("_" + f) and not _wrong(f, defaults[name])]
             field = max(tails, key=len, default=None)
         if field and _wrong(field, value):
             problems.append(f"{name}={shown(value)}: {_wrong(field, value)}")
@@ -75,7 +70,7 @@ def _list(name, value, default):
         problems.append(f"{name}={value!r}: give at least {LEAST[name]} values, for its verdict")
     if len({json.dumps(v, sort_keys=True) for v in value}) < len(value):
         problems.append(f"{name}={shown(value)} holds a value twice")
-    field = name if name in _FIELDS else _field(name)
+    field = name if name in FIELDS else _field(name)
     for v in value:
         if field == "patch_sparsity" and v == 0:
             problems.append(f"{name} holds 0, which is always shown: give fractions removed above 0")
@@ -98,7 +93,7 @@ def _recipes(name, default):
 
 def together(values):
     """Problems of values that are right one by one: a ticket of these settings must be an Experiment."""
-    fields = {name: value for name, value in values.items() if name in _FIELDS}
+    fields = {name: value for name, value in values.items() if name in FIELDS}
     if "dataset" not in fields:
         return []
     search = {"search": "edge-popup", "affine": False}

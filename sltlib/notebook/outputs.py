@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from sltlib.base import paths
+from sltlib.base import files, paths
 from sltlib.base.words import plain, shown
 
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what every notebook leaves
@@ -44,7 +44,7 @@ def finish(output: Path, table, metrics: dict, claims=None, verdicts=None, ticke
             raise ValueError(f"tickets[{shown(name)}]: give a file name without folder and ending")
         _ticket(source, name).save(output / "tickets" / f"{name}.safetensors")
     for name, text in texts.items():
-        _write(text, output / name)
+        files.write(output / name, text)
     for verdict in [*(claims or []), *(verdicts or [])]:
         print(f"- {verdict}")
 
@@ -83,9 +83,3 @@ def table_text(table) -> str:
 
     named = any(name is not None for name in table.index.names)
     return table.astype(object).map(cell).to_csv(index=named, lineterminator="\n")
-
-
-def _write(text, path):
-    from sltlib import figures
-
-    figures.write_text(text, path)

@@ -8,12 +8,11 @@ import os
 import types
 
 from sltlib.base.words import close, shown
-from sltlib.experiment import Experiment
+from sltlib.experiment import FIELDS
 from sltlib.notebook import limits, outputs, profiles, recipes
 
 MOST = 2**63  # integers are below it
-_FIELDS = tuple(Experiment.__dataclass_fields__)
-_EACH = ("sparsity", "patch_sparsity", "seed", *recipes.FIELDS)  # fields that a notebook's experiments differ in
+_EACH = ("sparsity", "patch_sparsity", "seed", *recipes.NAMES)  # fields that a notebook's experiments differ in
 _SHELL = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
 
@@ -31,7 +30,7 @@ class Parameters(types.SimpleNamespace):
 
         Not among them: sparsity, patch_sparsity, seed, what a recipe sets, and lists to sweep over.
         """
-        return {name: value for name, value in vars(self).items() if name in _FIELDS and name not in _EACH}
+        return shared(vars(self))
 
     def recipe(self, arm: str, sparsity: float | None = None) -> dict:
         """The tuned recipe of an arm as keyword arguments of an Experiment: optimizer, lr and logit_scale.
@@ -63,6 +62,11 @@ class Parameters(types.SimpleNamespace):
         if "recipes" not in vars(self):
             raise ValueError(f"{self.notebook} declares no parameter `recipes`")
         return self.recipes
+
+
+def shared(values: dict) -> dict:
+    """Of a notebook's parameters the fields of an Experiment that all of its experiments have alike."""
+    return {name: value for name, value in values.items() if name in FIELDS and name not in _EACH}
 
 
 _OWN = ("notebook", "profile", "output", *(name for name in vars(Parameters) if not name.startswith("_")))

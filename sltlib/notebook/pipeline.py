@@ -19,12 +19,12 @@ import threading
 import time
 from pathlib import Path
 
-from sltlib.base import paths
-from sltlib.engine import runner
+from sltlib.base import files, machine, paths
+from sltlib.base.progress import StatusLine
+from sltlib.base.words import close, shown
 from sltlib.notebook import outputs, parameters, profiles
 
-POLL = 0.5  # seconds between looks at progress and at the owner
-LINE_EVERY = 30  # seconds between lines of progress where there is no terminal
+POLL = 0.5  # seconds between looks at the owner
 
 
 def main(argv=None) -> int:
@@ -46,12 +46,14 @@ def main(argv=None) -> int:
 
 
 def resolve(name: str) -> str:
-    """The notebook's full name from `02_table1_cnn`, `table1_cnn`, `02` or a path to it."""
+    """The notebook's full name from `02_table1_cnn`, `table1_cnn`, `02` or a path to it; of a draft its file's name."""
     name = Path(name).name.removesuffix(".ipynb")
     known = profiles.names()
+    if name not in known and name in {p.stem for p in paths.NOTEBOOKS.glob("*.ipynb")}:
+        return name
     found = [n for n in known if name in (n, n.split("_")[0], n.partition("_")[2])]
     if len(found) != 1:
-        raise ValueError(f"there is no notebook {name!r}; there are: {', '.join(known) or 'none'}")
+        raise ValueError(f"there is no notebook {shown(name)}{close(name, known)}")
     return found[0]
 
 
@@ -67,13 +69,14 @@ def execute(notebook: str, profile: str) -> int:
     with tempfile.TemporaryDirectory(prefix="slt-") as scratch:
         status = Path(scratch) / "status.json"
         # The kernel and its workers inherit these; what the reader has set stays.
-        for variable, value in {**runner.ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1"}.items():
+        for variable, value in {**machine.ENVIRONMENT, "JUPYTER_PREFER_ENV_PATH": "1"}.items():
             os.environ.setdefault(variable, value)
         if profile == "smoke":
             os.environ.setdefault("SLT_COMPILE", "0")  # two minutes leave no time for a compiler
         os.environ.update(SLT_STATUS=str(status), SLT_PROFILE=profile, JUPYTER_RUNTIME_DIR=scratch)
+        os.environ["JPY_SESSION_NAME"] = str(paths.NOTEBOOKS / f"{notebook}.ipynb")  # as Jupyter says what it runs
         began = time.time()
-        with Progress(f"{notebook} ({profile})", status) as progress:
+        with StatusLine(f"{notebook} ({profile})", status) as progress:
             code = _papermill(notebook, profile, output, scratch)
         done = progress.read()
     if code == 0:
@@ -96,8 +99,8 @@ def _papermill(notebook, profile, output, scratch):
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
-    # Sockets in a folder: no race for ports, no warning about open ones. Their paths must be short.
-    ipc = os.name == "posix" and len(scratch) < 40
+    # Sockets in a folder of this run's own: no race for ports or names, no warning about open ones. Paths must be short.
+    sockets = {"transport": "ipc", "ip": f"{scratch}/k"} if os.name == "posix" and len(scratch) < 80 else {}
     executed = output / "executed.ipynb"
     try:
         papermill.execute_notebook(
@@ -108,12 +111,12 @@ def _papermill(notebook, profile, output, scratch):
             progress_bar=False,
             cwd=str(paths.ROOT),
             extra_arguments=["--log-level=50"],
-            config=Config({"KernelManager": {"transport": "ipc" if ipc else "tcp"}}),
+            config=Config({"KernelManager": sockets}),
         )
         return 0
     except papermill.PapermillExecutionError as error:
-        _say(f"{notebook} failed in cell [{error.exec_count}]: {error.ename}: {_plain(error.evalue)}")
-        trace = [line for line in _plain("\n".join(error.traceback)).splitlines() if line.strip()]
+        _say(f"{notebook} failed in cell [{error.exec_count}]: {error.ename}: {_uncoloured(error.evalue)}")
+        trace = [line for line in _uncoloured("\n".join(error.traceback)).splitlines() if line.strip()]
         _say("\n".join(f"    {line}" for line in trace[-12:]))
         _say(f"The whole of it is in {_short(executed)}.")
         return 1
@@ -126,66 +129,6 @@ def _papermill(notebook, profile, output, scratch):
         logging.getLogger("asyncio").disabled = True  # else it prints the cancelled cell at length
         _say(f"{notebook}: interrupted")
         return 130
-
-
-class Progress:
-    """Draws the one-line status that `run` leaves in a file: trainings done, percent, time left.
-
-    On a terminal one line that changes; elsewhere a line every 30 seconds, none under CI or SLT_QUIET.
-    """
-
-    def __init__(self, title, path, stream=None, every=LINE_EVERY):
-        self.title, self.path, self.stream, self.every = title, path, stream or sys.stderr, every
-        self.over = threading.Event()
-        self.last, self.printed = "", time.monotonic()
-        self.quiet = bool(os.environ.get("CI") or os.environ.get("SLT_QUIET"))
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self._loop, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-        if self.last and self.stream.isatty():
-            self.stream.write("\r" + " " * len(self.last) + "\r")
-            self.stream.flush()
-
-    def read(self) -> dict:
-        """The last status, or {}."""
-        try:
-            return json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            return {}
-
-    def line(self) -> str:
-        """`02_table1_cnn (mini)  12/60 trainings  20 %  6 min left`; '' while nothing trains."""
-        found = self.read()
-        if not found.get("total"):
-            return ""
-        text = f"{self.title}  {found['done']}/{found['total']} trainings  {100 * found['fraction']:.0f} %"
-        left = found.get("left_s")
-        return text if left is None else f"{text}  {runner.duration(left)} left"
-
-    def _loop(self):
-        while not self.over.wait(POLL):
-            self.draw()
-
-    def draw(self):
-        """Show the present line, if it says something new."""
-        line = "" if self.quiet else self.line()
-        if not line or line == self.last:
-            return
-        if self.stream.isatty():
-            self.stream.write("\r" + line.ljust(len(self.last)))
-        elif time.monotonic() - self.printed >= self.every:
-            self.stream.write(line + "\n")
-            self.printed = time.monotonic()
-        else:
-            return
-        self.stream.flush()
-        self.last = line
 
 
 def _owners():
@@ -229,20 +172,18 @@ def _timing(output, notebook, profile, began, status):
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "seconds": round(time.time() - began, 1),
         "trainings": status.get("total", 0),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": machine.cores(),
         "machine": platform.platform(),
         "python": platform.python_version(),
     }
-    part = output / "timing.json.tmp"
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    part.replace(output / "timing.json")
+    files.write(output / "timing.json", json.dumps(record, indent=1) + "\n")
 
 
 def _say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def _plain(text):
+def _uncoloured(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", str(text))
 
 
@@ -256,6 +197,6 @@ def kernel_main(argv=None) -> int:
     parser.add_argument("--prefix", default=sys.prefix, help="the environment's folder (default: this one)")
     command = [sys.executable, "-m", "ipykernel", "install", "--prefix", parser.parse_args(argv).prefix]
     command += ["--name", "python3", "--display-name", "Python 3 (sltlib)"]
-    for name, value in runner.ENVIRONMENT.items():
+    for name, value in machine.ENVIRONMENT.items():
         command += ["--env", name, value]
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode

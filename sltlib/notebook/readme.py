@@ -10,8 +10,7 @@ import json
 import re
 import sys
 
-from sltlib import figures
-from sltlib.base import paths
+from sltlib.base import files, paths
 from sltlib.notebook import profiles
 from sltlib.table1 import ROWS
 
@@ -144,6 +143,6 @@ def main(argv=None):
     if check:
         print("README.md does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
         return 1
-    figures.write_text(new, path)
+    files.write(path, new)
     print("README.md: tables made anew")
     return 0

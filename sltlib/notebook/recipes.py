@@ -10,9 +10,8 @@ import math
 
 from sltlib.base import paths
 from sltlib.base.words import close, shown
-from sltlib.table1 import TICKETS
 
-FIELDS = ("optimizer", "lr", "logit_scale")  # what a recipe sets of an Experiment
+NAMES = ("optimizer", "lr", "logit_scale")  # what a recipe sets of an Experiment
 AT = " at "  # "BinWSNN-ConnS at 0.8": the arm as tuned at that sparsity
 
 
@@ -45,11 +44,9 @@ def recipes(name: str) -> dict:
     """
     out = {}
     for arm, found in read(name)["choices"].items():
-        out[arm] = {field: found[field] for field in FIELDS if field in found}
-        bare, at, sparsity = arm.partition(AT)
-        for ticket in TICKETS:
-            if bare == f"{ticket} random-trained":
-                out[f"{ticket} found-mask-trained{at}{sparsity}"] = out[arm]
+        out[arm] = {field: found[field] for field in NAMES if field in found}
+        if " random-trained" in arm:
+            out[arm.replace(" random-trained", " found-mask-trained")] = out[arm]
     return out
 
 

@@ -1,63 +1,41 @@
-"""Recipes searched in the open: the same grid and budget for every row, judged on the validation split.
+"""Recipes searched in the open: the same budget for every arm, judged on the validation split.
 
-`python -m sltlib tune` trains the grid of a profile's settings of a notebook (02_table1_cnn; for event
-data 06_event_data, for transformers 08_table2_multisp) and writes, under results/tuning/<name>/: grid.csv
-(every candidate and its validation accuracy), choices.json (the best of each arm, which the notebooks
-read) and sizes.csv (what the sizes were chosen among). <name> is the profile, for 06 and 08 followed by
-"-06" or "-08". Nothing here looks at the test split, and the tuning seeds are not those of the reported
-runs.
+`python -m sltlib tune` searches the recipes of every notebook of a profile that has rows of its own, and writes
+under results/tuning/<name>/: grid.csv (every candidate and its validation accuracy) and choices.json (the
+best of each arm, which the notebooks read). Nothing here looks at the test split, and the tuning seeds are not
+those of the reported runs. Trainings are stored: what was interrupted goes on where it stopped.
+
+Every arm has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
+around its best one. The last round is repeated, for all arms, while any arm's choice is the lowest or highest
+rate that it tried.
 """
 
 import argparse
 import json
+import math
 import sys
 
 import pandas
 
-from sltlib import figures, table2
-from sltlib.notebook import params
+from sltlib import table2
+from sltlib.base import files
+from sltlib.experiment import FIELDS
+from sltlib.notebook import profiles, recipes
 from sltlib.table1 import ROWS, TICKETS, row
 
-# The notebooks whose rows are tuned.
-IMAGES, EVENT, TRANSFORMER = "02_table1_cnn", "06_event_data", "08_table2_multisp"
-SEEDS = {IMAGES: (1000, 1001), EVENT: (1000,), TRANSFORMER: (1000,)}  # as many for one arm as for another
-GRID = [("adam", lr) for lr in (0.0006, 0.002, 0.006, 0.02, 0.06, 0.2)] + [("sgd", lr) for lr in (0.1, 1.0)]
-ARMS = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in ("random-readout", "random-trained")))
-DENSE = tuple(name for name in ROWS if name not in TICKETS)  # the rows that may have affine norms
-# What the sizes are chosen among; each with the linear classifier, the dense SNN and its binary ticket.
-_SIZE = ("model", "width", "image_size", "epochs", "batch_size", "train_images")
-SIZES = {
-    IMAGES: [
-        dict(zip(_SIZE, values, strict=True))
-        for values in (
-            ("conv2", 0.25, 14, 4, 50, 0),
-            ("conv2", 0.5, 14, 2, 50, 0),
-            ("conv2", 0.5, 14, 2, 100, 0),
-            ("conv2", 0.5, 14, 3, 50, 0),  # chosen
-            ("conv2", 1.0, 14, 1, 50, 0),
-            ("conv2", 0.25, 28, 1, 50, 0),
-            ("conv4", 0.5, 14, 2, 50, 0),
-        )
-    ],
-    EVENT: [
-        dict(zip(_SIZE, values, strict=True))
-        for values in (
-            ("conv2", 0.5, 17, 3, 50, 4000),  # chosen
-            ("conv2", 0.5, 17, 2, 50, 6000),
-            ("conv2", 0.25, 17, 4, 50, 6000),
-            ("conv2", 1.0, 17, 2, 50, 2000),
-            ("conv2", 0.5, 12, 3, 50, 8000),
-            ("conv2", 1.0, 12, 2, 50, 4000),
-            ("conv4", 0.5, 17, 2, 50, 4000),
-        )
-    ],
-}
-SIZE_ARMS = {"linear": (0.006, 0.02), "SNN": (0.006, 0.02), "BinWSNN-ConnS": (0.02, 0.06)}
-SETTINGS = (
-    *("dataset", "model", "width", "image_size", "train_images", "epochs", "batch_size"),
-    *("timesteps", "beta", "augment", "affine", "binning"),
-    *("depth", "heads", "stem_pools", "threshold", "search_epochs", "rank_epochs", "patch_sparsity"),
-)
+# The notebooks with rows of their own.
+IMAGES, SWEEP, EVENT, TRANSFORMER = "02_table1_cnn", "03_reward1_sparsity", "06_event_data", "08_table2_multisp"
+NOTEBOOKS = (IMAGES, SWEEP, EVENT, TRANSFORMER)
+SEEDS = (1000,)  # of every candidate of every arm
+RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at each scale, by Adam
+ROUNDS = (2, 4)  # at least, at most
+CONTROLS = ("random-readout", "random-trained")
+# The rows that are tuned, by notebook; a row more is a word more. Those of SWEPT at every sparsity of 03.
+SWEPT = (*TICKETS, *(f"{name} {control}" for name in ("SNN-ConnS", "ANN-ConnS") for control in CONTROLS))
+TABLE1 = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in CONTROLS))
+DENSE = tuple(name for name in ROWS if name not in TICKETS)
+STEPS = ("search_epochs", "rank_epochs")  # settings of a transformer that are no fields
+LEVELS = ("sparsity", "sparsities", "patch_sparsity")
 
 
 def name_of(profile, notebook=IMAGES):
@@ -65,105 +43,201 @@ def name_of(profile, notebook=IMAGES):
     return profile if notebook == IMAGES else f"{profile}-{notebook[:2]}"
 
 
+def subject(name):
+    """(profile, notebook) of a tuning's name: the inverse of `name_of`; ValueError where there is no such notebook."""
+    profile, dash, number = name.partition("-")
+    for notebook in NOTEBOOKS:
+        if notebook == IMAGES if not dash else notebook[:2] == number:
+            return profile, notebook
+    raise ValueError(f"no tuning is called {name!r}: give a profile, and after a dash one of {', '.join(n[:2] for n in NOTEBOOKS)}")
+
+
 def settings(profile, notebook=IMAGES):
-    """The fields of a notebook in a profile that a recipe is tuned for, and its sparsity."""
-    values = {**params.declared(notebook), **params.block(profile, notebook)}
-    return {name: values[name] for name in SETTINGS if name in values}, values["sparsity"]
+    """The parameters of a notebook in a profile that its recipes are tuned for."""
+    values = profiles.settings(profile, notebook)
+    wanted = {*FIELDS, *STEPS, *LEVELS} - {"seed", *recipes.NAMES}
+    return {name: value for name, value in values.items() if name in wanted}
 
 
-def arms(notebook=IMAGES):
-    """The arms of a notebook in groups; those of a later group start from what an earlier one chose."""
-    return [tuple(group) for group in table2.TUNED] if notebook == TRANSFORMER else [ARMS]
-
-
-def candidates(profile, notebook=IMAGES, chosen=None):
-    """(arm, Experiment) of the whole grid: as many for one arm as for another.
-
-    chosen : of transformers: None for the first group of arms, then its recipes, for the second.
-    """
-    fixed, sparsity = settings(profile, notebook)
+def arms(profile, notebook=IMAGES):
+    """Groups of {arm: its sparsity}; those of a later group start from what an earlier one chose."""
+    found = settings(profile, notebook)
     if notebook == TRANSFORMER:
-        patch_sparsity, *steps = (fixed.pop(name) for name in ("patch_sparsity", "search_epochs", "rank_epochs"))
-        return [
-            (arm, table2.judged(arm, dict(optimizer=optimizer, lr=lr), chosen or {}, fixed, sparsity, patch_sparsity, seed, *steps))
-            for arm in arms(notebook)[chosen is not None]
-            for optimizer, lr in GRID
-            for seed in SEEDS[notebook]
-        ]
-    affine = fixed.pop("affine")
-    return [
-        (arm, row(arm, sparsity, optimizer=optimizer, lr=lr, seed=seed, affine=affine and arm in DENSE, **fixed))
-        for arm in ARMS
-        for optimizer, lr in GRID
-        for seed in SEEDS[notebook]
-    ]
+        return [dict.fromkeys(group, found["sparsity"]) for group in table2.TUNED]
+    if notebook == SWEEP:
+        at = {f"{arm}{recipes.AT}{sparsity:g}": sparsity for sparsity in found["sparsities"] for arm in SWEPT}
+        return [dict.fromkeys(DENSE, 0.0) | at]
+    return [dict.fromkeys(TABLE1, found["sparsity"])]
+
+
+def judge(notebook, found, arm, sparsity, recipe, seed, chosen=None):
+    """The Experiment whose validation accuracy judges a recipe of an arm.
+
+    found : the notebook's `settings`. chosen : of transformers, the recipes of the earlier group's arms.
+    """
+    found = dict(found)
+    steps, patches = [found.pop(name, None) for name in STEPS], found.pop("patch_sparsity", 0.0)
+    fixed = {name: value for name, value in found.items() if name not in LEVELS}
+    if notebook == TRANSFORMER:
+        return table2.judged(arm, recipe, chosen or {}, fixed, sparsity, patches, seed, *steps)
+    return row(arm.partition(recipes.AT)[0], sparsity, **fixed, **recipe, seed=seed)
+
+
+# --- the search --------------------------------------------------------------------------------
+
+
+def first_round():
+    """The recipes that every arm begins with."""
+    return [dict(optimizer="adam", lr=lr, logit_scale=scale) for lr in RATES for scale in SCALES]
+
+
+def next_round(table, arm):
+    """Two recipes around an arm's best: the rates half-way (in the logarithm) to its neighbours, at its scale.
+
+    At an end of what was tried the outer one lies as far beyond it as a neighbour of the first round.
+    """
+    found = best(table[table.arm == arm])[arm]
+    tried = sorted(set(table[table.arm == arm].lr))
+    place, step = tried.index(found["lr"]), math.sqrt(RATES[1] / RATES[0])
+    lower = math.sqrt(tried[place - 1] * found["lr"]) if place else found["lr"] / step
+    higher = math.sqrt(tried[place + 1] * found["lr"]) if place + 1 < len(tried) else found["lr"] * step
+    return [{name: found[name] for name in recipes.NAMES} | {"lr": float(f"{lr:.2g}")} for lr in (lower, higher)]
+
+
+def at_edge(table):
+    """The arms whose choice is the lowest or highest rate that was tried for them."""
+    tried = table.groupby("arm").lr.agg(["min", "max"])
+    return [arm for arm, found in best(table).items() if found["lr"] in tuple(tried.loc[arm])]
 
 
 def best(table):
-    """{arm: its best recipe} by mean validation accuracy over the seeds; the first of the grid on a tie."""
-    means = table.groupby(["arm", "optimizer", "lr"], sort=False)["val_accuracy"].mean().reset_index()
-    top = means.loc[means.groupby("arm", sort=False)["val_accuracy"].idxmax()]
-    return {r.arm: {"optimizer": r.optimizer, "lr": r.lr, "val_accuracy": round(r.val_accuracy, 2)} for r in top.itertuples()}
+    """{arm: its best recipe} by mean validation accuracy over the seeds; the first of the table on a tie.
+
+    Raises ValueError naming an arm of which no candidate trained.
+    """
+    means = table.groupby(["arm", *recipes.NAMES], sort=False)["val_accuracy"].mean().dropna().reset_index()
+    if missing := set(table.arm) - set(means.arm):
+        raise ValueError(f"no candidate of {', '.join(sorted(missing))} could be trained")
+    top = means.loc[means.groupby("arm", sort=False)["val_accuracy"].idxmax()].set_index("arm")
+    return {
+        arm: {"optimizer": r.optimizer, "lr": float(r.lr), "logit_scale": float(r.logit_scale), "val_accuracy": round(r.val_accuracy, 2)}
+        for arm, r in zip(dict.fromkeys(table.arm), top.loc[list(dict.fromkeys(table.arm))].itertuples(), strict=True)
+    }
+
+
+def bare(choices):
+    """{arm: recipe} of choices, without their scores."""
+    return {arm: {name: found[name] for name in recipes.NAMES} for arm, found in choices.items()}
+
+
+def search(profile, notebook, say=print):
+    """Search the recipes of a notebook's arms, group after group; the table of all candidates, with their rounds."""
+    done, found = [], settings(profile, notebook)
+    for group in arms(profile, notebook):
+        chosen = bare(best(pandas.concat(done))) if done else None
+        table, rounds = None, 0
+        while rounds < ROUNDS[0] or (at_edge(table) and rounds < ROUNDS[1]):
+            rounds += 1
+            pairs = [
+                (arm, judge(notebook, found, arm, group[arm], recipe, seed, chosen))
+                for arm in group
+                for recipe in (first_round() if table is None else next_round(table, arm))
+                for seed in SEEDS
+            ]
+            say(f"{name_of(profile, notebook)}: round {rounds}, {len(group)} arms, {len(pairs)} candidates")
+            part = trained(pairs, list(recipes.NAMES))
+            part.insert(1, "round", rounds)
+            table = part if table is None else pandas.concat([table, part], ignore_index=True)
+        done.append(table)
+    return pandas.concat(done, ignore_index=True)
 
 
 def trained(pairs, columns):
-    """Train (arm, Experiment) pairs; a table of arm, the named columns, validation accuracy and key."""
+    """Train (arm, Experiment) pairs; a table of arm, the named columns, seed, validation accuracy and key."""
     from sltlib.engine.runner import run
     from sltlib.engine.store import Store
 
     try:
-        table = run([experiment for _, experiment in pairs])
+        table = run([made for _, made in pairs])
     except RuntimeError as error:  # a rate too high for its row must not end the search: it has no score
         print(error, file=sys.stderr)
         store, rows = Store(), []
-        if not any(store.get(experiment) for _, experiment in pairs):
+        if not any(store.get(made) for _, made in pairs):
             raise  # nothing trains: no table of holes over an older one
-        for _, experiment in pairs:
-            found = store.get(experiment)
+        for _, made in pairs:
+            found = store.get(made)
             score = found.metrics["val_accuracy"] if found else float("nan")
-            rows.append(experiment.spec() | {"val_accuracy": score, "key": experiment.key})
+            rows.append(made.spec() | {"val_accuracy": score, "key": made.key})
         table = pandas.DataFrame(rows)
     table.insert(0, "arm", [arm for arm, _ in pairs])
     return table[["arm", *columns, "seed", "val_accuracy", "key"]]
 
 
+def about(profile, notebook, table):
+    """What choices.json holds: the settings, the budget of every arm in words, and each arm's choice."""
+    each = len(table) // len(set(table.arm)) // len(SEEDS)
+    more = each - len(RATES) * len(SCALES)
+    return {
+        "settings": settings(profile, notebook),
+        "budget": f"{each} candidates of {len(SEEDS)} seed{'s' * (len(SEEDS) > 1)} for every arm: Adam at {len(RATES)} learning rates "
+        f"({', '.join(map(str, RATES))}) and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around its best",
+        "at_edge": at_edge(table),
+        "choices": best(table),
+    }
+
+
+# --- the sizes, and the command ----------------------------------------------------------------
+
+
 def sizes(profile, notebook=IMAGES):
-    """(arm, Experiment) of the sizes that a notebook's was chosen among."""
-    fixed = {name: value for name, value in settings(profile, notebook)[0].items() if name in ("dataset", "timesteps", "binning")}
-    return [
-        (arm, row(arm, 0.5, lr=lr, seed=SEEDS[notebook][0], **fixed, **size))
-        for size in SIZES[notebook]
-        for arm, rates in SIZE_ARMS.items()
-        for lr in rates
-    ]
+    """(the columns that sizes.csv varies, its arms and Experiments): what a notebook's size was chosen among.
+
+    The file is the history: a line names an arm, fields of its Experiment and a seed, and holds the score
+    and key that training gave. To compare another size add lines, with these two empty.
+    """
+    path = recipes.folder(name_of(profile, notebook)) / "sizes.csv"
+    if not path.is_file():
+        raise ValueError(f"there is no {path}: write the sizes to compare there, a line each with arm, fields and seed")
+    table = pandas.read_csv(path)
+    found = settings(profile, notebook)
+    columns = [name for name in table.columns if name not in ("arm", "seed", "val_accuracy", "key")]
+    pairs = []
+    for line in table.to_dict("records"):
+        recipe = {name: line[name] for name in columns if name in recipes.NAMES}
+        size = {name: line[name] for name in columns if name not in recipe}
+        pairs.append((line["arm"], judge(notebook, found | size, line["arm"], found["sparsity"], recipe, line["seed"])))
+    return columns, pairs
 
 
 def main(argv=None):
-    """`python -m sltlib tune [--profile mini] [--notebook 06_event_data] [--sizes]`."""
+    """`python -m sltlib tune [--profile mini] [--notebook 06] [--sizes]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
-    parser.add_argument("--notebook", default=IMAGES, choices=tuple(SEEDS), help=f"whose rows (default: {IMAGES})")
-    parser.add_argument("--sizes", action="store_true", help="compare image sizes, widths and passes instead")
-    chosen = parser.parse_args(argv)
-    place = params.tuning_folder(name_of(chosen.profile, chosen.notebook))
-    if chosen.sizes:
-        table = trained(sizes(chosen.profile, chosen.notebook), [*_SIZE, "lr"])
-        figures.write_text(table.to_csv(index=False, lineterminator="\n"), place / "sizes.csv")
-        shown = table.groupby([*_SIZE, "arm"], sort=False)["val_accuracy"].max().unstack("arm", sort=False)
-        print(shown.to_string())
-        return
-    fixed, sparsity = settings(chosen.profile, chosen.notebook)
-    table, choices = None, None
-    for _ in arms(chosen.notebook):
-        recipes = choices and {arm: {name: found[name] for name in ("optimizer", "lr")} for arm, found in choices.items()}
-        part = trained(candidates(chosen.profile, chosen.notebook, recipes), ["optimizer", "lr"])
-        table, choices = pandas.concat([table, part]), {**(choices or {}), **best(part)}
-    about = {
-        "settings": fixed | {"sparsity": sparsity},
-        "budget": f"{len(GRID)} candidates of {len(SEEDS[chosen.notebook])} seeds for every arm",
-        "choices": choices,
-    }
-    figures.write_text(table.to_csv(index=False, lineterminator="\n"), place / "grid.csv")
-    figures.write_text(json.dumps(about, indent=1) + "\n", place / "choices.json")
-    for arm, found in choices.items():
-        print(f"{arm:32} {found['optimizer']:5} lr={found['lr']:<6} validation {found['val_accuracy']:.2f} %")
+    words = f"whose rows: {', '.join(n[:2] for n in NOTEBOOKS)} (default: all that the profile has)"
+    parser.add_argument("--notebook", metavar="NUMBER", help=words)
+    parser.add_argument("--sizes", action="store_true", help="train the sizes in sizes.csv again instead")
+    given = parser.parse_args(argv)
+    there = [name for name in NOTEBOOKS if name in profiles.blocks(given.profile)]
+    chosen = [name for name in there if given.notebook in (None, name, name[:2])]
+    if not chosen:
+        raise ValueError(f"no rows of {given.notebook!r} in {given.profile}: choose from {', '.join(n[:2] for n in there)}")
+    for notebook in chosen:
+        place = recipes.folder(name_of(given.profile, notebook))
+        if given.sizes:
+            if given.notebook or (place / "sizes.csv").is_file():
+                columns, pairs = sizes(given.profile, notebook)
+                table = trained(pairs, columns)
+                _write(table, place / "sizes.csv")
+                print(table.drop(columns=["seed", "key"]).to_string(index=False))
+            continue
+        table = search(given.profile, notebook)
+        found = about(given.profile, notebook, table)
+        _write(table, place / "grid.csv")
+        files.write(place / "choices.json", json.dumps(found, indent=1) + "\n")
+        for arm, choice in found["choices"].items():
+            edge = "  (at the edge of what was tried)" if arm in found["at_edge"] else ""
+            print(f"{arm:40} lr={choice['lr']:<7g} logit_scale={choice['logit_scale']:<3g} validation {choice['val_accuracy']:.2f} %{edge}")
+
+
+def _write(table, path):
+    files.write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
