@@ -80,20 +80,21 @@ def paper(dataset):
     return dict(zip(ROWS, PAPER[column(dataset)], strict=True))
 
 
-def experiments(base, recipe, sparsity, seeds, affine=False):
+def experiments(base, recipe, sparsity, seeds):
     """{(name, seed): Experiment}: the ten rows, the linear classifier, and every ticket row's controls.
 
-    base : fields of all. recipe : {name: optimizer and lr}, from `params.recipes`. affine : of the dense
-    rows. Of the control `found-mask-trained` there is the MPSLT's; its source is the ticket of its seed.
+    base : fields of all, `affine` for the dense rows. recipe : a function of (name, sparsity) that gives a
+    row's optimizer and lr, such as a notebook's `p.recipe`. Of the control `found-mask-trained` there is the
+    MPSLT's; its source is the ticket of its seed.
     """
     controls = ["linear", *(f"{name} {control}" for name in TICKETS for control in CONTROLS[:2])]
     made = {}
     for name in [*ROWS, *controls]:
         for seed in seeds:
-            made[name, seed] = row(name, sparsity, **base, **recipe[name], affine=affine, seed=seed)
+            made[name, seed] = row(name, sparsity, **base, **recipe(name, sparsity), seed=seed)
     name = f"{MPSLT} {CONTROLS[2]}"
     for seed in seeds:
-        made[name, seed] = row(name, sparsity, **base, **recipe[name], seed=seed, source=made[MPSLT, seed])
+        made[name, seed] = row(name, sparsity, **base, **recipe(name, sparsity), seed=seed, source=made[MPSLT, seed])
     return made
 
 

@@ -1,11 +1,15 @@
 """The committed notebooks: what they refuse, and that their profiles are what was tuned and chosen."""
 
+import ast
 import json
 import re
+import subprocess
+import sys
 import symtable
 
 import pytest
 
+import sltlib
 from sltlib.base import paths
 from sltlib.notebook import parameters, profiles
 
@@ -121,3 +125,24 @@ def test_links_between_notebooks_lead_somewhere():
         text = "".join("".join(c["source"]) for c in read(notebook) if c["cell_type"] == "markdown")
         linked = re.findall(r"\]\(([^)]+\.ipynb)\)", text)
         assert all((paths.NOTEBOOKS / name).is_file() for name in linked), notebook
+
+
+@pytest.mark.parametrize("notebook", params.names())
+def test_a_notebook_imports_of_this_library_what_its_face_lists(notebook):
+    for i, source in cells(notebook):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.split(".")[0] == "sltlib" for alias in node.names), f"cell {i}: from sltlib import NAME"
+            elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "sltlib":
+                assert node.module == "sltlib", f"cell {i} imports {node.module}"
+                assert not {alias.name for alias in node.names} - {*sltlib.__all__}, f"cell {i}"
+
+
+def test_every_name_of_the_face_is_there():
+    for name in sltlib.__all__:
+        assert getattr(sltlib, name) is not None
+
+
+def test_the_face_costs_nothing_until_it_is_used():
+    code = "import sys, sltlib; assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys(), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,7 +14,7 @@ PLACE = {name: 10 * i for i, name in enumerate([*ROWS, "linear"])}
 
 
 def made():
-    return table1.experiments(BASE, RECIPE, 0.5, [0, 1], affine=True)
+    return table1.experiments(BASE | {"affine": True}, lambda name, sparsity: RECIPE[name], 0.5, [0, 1])
 
 
 def accuracy():
