@@ -13,13 +13,13 @@ The sample is the xz of 11,000 rows of 785 bytes: the label, then 28x28 pixels.
 
 import hashlib
 import lzma
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from sltlib import data
+from sltlib.base import files
 
 
 def build(source: Path) -> bytes:
@@ -49,9 +49,7 @@ def main(source=None, target=None) -> int:
         found = hashlib.sha256(made).hexdigest()
         if found != pinned:
             raise ValueError(f"the sample would be {len(made):,} bytes with sha256 {found}, not {pinned}")
-        scratch = target / f".{name}.{os.getpid()}"
-        scratch.write_bytes(made)
-        os.replace(scratch, target / name)
+        files.write(target / name, made)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

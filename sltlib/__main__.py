@@ -10,7 +10,7 @@ from sltlib.base import machine, settings, words
 COMMANDS = {
     "figure": ("notebook.pipeline", "main", "run one notebook with a profile's parameters: figure 01 --profile mini"),
     "run": ("engine.runner", "main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
-    "data": ("data", "main", "list the data sets, or prepare those of a profile"),
+    "data": ("notebook.stage", "main", "list the data sets, or prepare those of a profile"),
     "tune": ("notebook.tune", "main", "search every row's recipe on the validation split"),
     "list": ("engine.store", "list_main", "list the stored results"),
     "readme": ("notebook.readme", "main", "fill the README's tables from the committed results; --check compares"),

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 
-from sltlib import registry, rules
+from sltlib import data, registry, rules
 from sltlib.base.sources import code_hash
 from sltlib.registry import MODELS, NEURONS, SEARCHES, SELECTORS, SPIKING, TABLES, TRANSFORMERS
 
@@ -21,7 +21,7 @@ ATTENTION = 2
 # Fields of older versions, with the default at which they say nothing: what was written then is still read.
 RETIRED = {"backward_steps": 0}
 # What a canonical form says besides fields: it follows from them, or from code.
-DERIVED = ("attention", "neuron_spikes", *(f"{name}_source" for name in TABLES))
+DERIVED = ("attention", "data_version", "neuron_spikes", *(f"{name}_source" for name in TABLES))
 
 
 def field(default, help, right=None, words="", choices=None, read=None):
@@ -70,11 +70,8 @@ class Experiment:
         1.0, "its channels and features, over the published number", lambda v: 0 < v <= 8, "above 0 and at most 8",
         read=lambda e: e.model != "linear",
     )
-    image_size: int = field(
-        0, "images are area-averaged to so many pixels a side", lambda v: v == 0 or 8 <= v <= 1024,
-        "0 (the data set's own) or 8 to 1024 pixels",
-    )
-    train_images: int = field(0, "use only the first so many training images", lambda v: v >= 0, "0 (all) or a number of images")
+    image_size: int = field(0, "images are area-averaged to so many pixels a side", *data.RANGES["image_size"])
+    train_images: int = field(0, "use only the first so many training images", *data.RANGES["train_images"])
     neuron: str = field("lif", "the activation", choices=NEURONS, read=lambda e: e.model != "linear")
     weights: str = field("float", "binary is a sign and one gain a layer", choices=("float", "binary"), read=_layers)
     search: str = field(
@@ -90,7 +87,7 @@ class Experiment:
         choices=("layer", "global", "scaled", "erdos-renyi"),
     )
     timesteps: int = field(
-        4, "steps of the LIF neuron for an image; frames of a recording", lambda v: 1 <= v <= 1024, "1 to 1024 steps", read=_steps
+        4, "steps of the LIF neuron for an image; frames of a recording", *data.RANGES["timesteps"], read=_steps
     )
     beta: float = field(0.99, "the LIF neuron's decay", lambda v: 0 <= v <= 1, "0 to 1", read=_unrolled)
     threshold: float = field(1.0, "the LIF neuron's threshold", lambda v: v > 0, "above 0", read=_unrolled)
@@ -108,9 +105,9 @@ class Experiment:
     momentum: float = field(0.9, "SGD's", lambda v: 0 <= v < 1, "at least 0 and below 1", read=lambda e: e.optimizer == "sgd")
     weight_decay: float = field(0.0, "of what is trained", lambda v: v >= 0, "0 or above")
     schedule: str = field("cosine", "of the rate over the whole training", choices=("cosine", "constant"))
-    augment: str = field("none", "random views of the training images", choices=("none", "crop", "crop-flip", "crop-flip-cutout"))
+    augment: str = field("none", "random views of the training images", choices=data.CHOICES["augment"])
     binning: str = field(
-        "count", "a recording's frames hold equal numbers of events, or equal spans", choices=("count", "time"), read=lambda e: e.event
+        "count", "a recording's frames hold equal numbers of events, or equal spans", choices=data.CHOICES["binning"], read=lambda e: e.event
     )
     seed: int = field(0, "of initial weights, scores and the order of batches", lambda v: 0 <= v < 2**31, "0 to 2**31 - 1")
     source: Experiment | None = field(
@@ -180,9 +177,7 @@ class Experiment:
     @property
     def event(self) -> bool:
         """Whether the data are recordings, seen as `timesteps` frames; False for a data set that is not known."""
-        from sltlib.data.catalogue import DATASETS
-
-        return self.dataset in DATASETS and DATASETS[self.dataset].event
+        return self.dataset in data.DATASETS and data.DATASETS[self.dataset].event
 
     @property
     def control(self) -> bool:
@@ -208,6 +203,8 @@ class Experiment:
                 out[name] = value.canonical() if isinstance(value, Experiment) else value
         if self.model == "spikformer" and self.neuron in SPIKING:
             out["attention"] = ATTENTION
+        if (version := data.version(self.dataset, self.image_size, self.timesteps)) > 1:
+            out["data_version"] = version
         for name in added:  # its code names its results, so that an edit is seen
             function = registry.lookup(TABLES[name], getattr(self, name))
             out[f"{name}_source"] = code_hash(function, f"{name} {getattr(self, name)!r}")

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zipfile
 
+import numpy as np
 import pytest
 from conftest import disk_full_after
 from filelock import FileLock
@@ -350,6 +351,11 @@ def test_get_fetches_unpacks_and_decodes(server, tmp_path, monkeypatch, capsys):
     assert len(data.load_data("cifar10").train) == 30
 
 
+def listed(info, folder):
+    """A reader that has found its recordings."""
+    return {s: data.Recordings(np.zeros(n, np.int64), (info.size,) * 2, s, iter) for s, n in info.counts.items()}
+
+
 def test_get_goes_on_after_the_first_of_two_archives(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLT_DATA", str(tmp_path))
     folder = tmp_path / "n-mnist"
@@ -358,7 +364,7 @@ def test_get_goes_on_after_the_first_of_two_archives(server, tmp_path, monkeypat
     server.body = path.read_bytes()
     first = Archive("train.zip", "http://127.0.0.1:9/", "0" * 32, ("Train",))
     second = Archive("test.zip", server.url, hashlib.md5(server.body).hexdigest(), ("Test",))
-    changes = {"archives": (first, second), "counts": {}, "reader": lambda *_: {}}
+    changes = {"archives": (first, second), "counts": {"train": 2, "val": 1, "test": 1}, "reader": listed}
     changed = dataclasses.replace(data.DATASETS["n-mnist"], **changes)
     monkeypatch.setitem(data.DATASETS, "n-mnist", changed)
     assert data.main(["get", "n-mnist"]) == 0, capsys.readouterr().err
@@ -393,7 +399,7 @@ def test_get_says_that_a_package_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SLT_DATA", str(tmp_path))
     for name in data.info("cifar10-dvs").folders:
         (tmp_path / "cifar10-dvs" / name).mkdir(parents=True)
-    changes = {"packages": ("no_such_package",), "counts": {}, "reader": lambda *_: {}}
+    changes = {"packages": ("no_such_package",), "counts": {"train": 2, "val": 1, "test": 1}, "reader": listed}
     monkeypatch.setitem(data.DATASETS, "cifar10-dvs", dataclasses.replace(data.DATASETS["cifar10-dvs"], **changes))
     assert data.main(["get", "cifar10-dvs"]) == 1
     error = capsys.readouterr().err

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sltlib import data
-from sltlib.data import events
+from sltlib.data import events, simulated
 from sltlib.data.events import EVENT
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -95,10 +95,35 @@ def test_slices_by_count_differ_by_one_event_at_most(n, timesteps):
     assert per_slice.sum() == n and per_slice.max() - per_slice.min() <= 1
 
 
-def test_a_count_above_255_is_255_and_does_not_wrap():
-    found = rows(*[(t, 1, 0, 1) for t in range(300)], (300, 0, 0, 0))
-    frames = events.bin_events(found, 1, 2, (2, 2))
-    assert frames[0, 1].tolist() == [[0, 255], [0, 0]] and frames[0, 0].tolist() == [[1, 0], [0, 0]]
+@pytest.mark.parametrize(("n", "kind"), [(255, "uint8"), (256, "int16"), (1000, "int16"), (32767, "int16"), (32768, "int32")])
+def test_every_event_is_counted_in_the_narrowest_type(n, kind):
+    found = np.zeros(n + 1, EVENT)
+    found["t"], found["x"], found["p"] = np.arange(n + 1), 1, 1
+    found["x"][-1], found["p"][-1] = 0, 0
+    for binning in events.BINNINGS:
+        frames = events.bin_events(found, 1, 2, (2, 2), binning)
+        assert frames.dtype == kind
+        assert frames[0, 1].tolist() == [[0, n], [0, 0]] and frames[0, 0].tolist() == [[1, 0], [0, 0]]
+
+
+@given(st.integers(1, 60), st.integers(1, 3), st.integers(1, 4), st.sampled_from(events.BINNINGS))
+def test_no_event_is_lost_however_many_fall_into_a_cell(hundreds, timesteps, size, binning):
+    found = recording(100 * hundreds, side=4)
+    assert events.bin_events(found, timesteps, size, (4, 4), binning).sum(dtype=int) == len(found)
+
+
+@pytest.mark.parametrize("binning", events.BINNINGS)
+def test_events_in_other_whole_numbers_are_the_same_frames(binning):
+    """Narrow times wrapped when they were multiplied: 2,000 s in 32 bits, 300 ms in 16."""
+    found, kinds = recording(200, span=32_000), [("x", "u1"), ("y", "u1"), ("t", "<i2"), ("p", "?")]
+    narrow, late = np.empty(200, kinds), np.empty(200, [("t", "<i4"), ("x", "<i8"), ("y", "<i8"), ("p", "<i8")])
+    wide = found.copy()
+    wide["t"][1:] += 2_000_000_000
+    for name in EVENT.names:
+        narrow[name], late[name] = found[name], wide[name]
+    assert np.array_equal(events.bin_events(narrow, 7, 34, (34, 34), binning), events.bin_events(found, 7, 34, (34, 34), binning))
+    assert np.array_equal(events.bin_events(late, 7, 34, (34, 34), binning), events.bin_events(wide, 7, 34, (34, 34), binning))
+    assert events.statistics(late, (34, 34)) == events.statistics(wide, (34, 34))
 
 
 def test_a_recording_without_events_is_frames_of_zeros():
@@ -117,6 +142,9 @@ def test_a_recording_without_events_is_frames_of_zeros():
         ({"events": rows((5, 34, 0, 0))}, "x=34, want 0 to 33"),
         ({"events": rows((5, 0, 34, 0))}, "y=34, want 0 to 33"),
         ({"events": rows((5, 0, 0, 2))}, "p=2, want 0 to 1"),
+        ({"events": rows((5, 0, 0, 1)).astype([(n, "f8") for n in "txyp"])}, "all whole numbers"),
+        ({"events": np.zeros((3, 4), int)}, "events are int64"),
+        ({"events": rows((5, 0, 0, 1))[["t", "x", "y"]]}, "all whole numbers"),
     ],
 )
 def test_events_and_settings_that_make_no_frames_are_refused(changes, words):
@@ -150,9 +178,29 @@ def test_every_recording_is_binned_into_its_place_and_progress_is_told():
 
 def test_frames_that_do_not_fit_are_refused_before_one_is_written():
     out = np.full((2, 4, 2, 17, 17), 9, np.uint8)
-    with pytest.raises(ValueError, match=r"give uint8 \(1, 4, 2, 17, 17\)"):
-        events.fill_frames(in_memory(recording()), out, 4, 17)
+    for wrong in (out, out[:1].astype(np.uint16), out[:1].astype(np.float32)):
+        with pytest.raises(ValueError, match=r"give \(1, 4, 2, 17, 17\) of uint8, int16, int32"):
+            events.fill_frames(in_memory(recording()), wrong, 4, 17)
     assert (out == 9).all()
+
+
+def test_counts_that_do_not_fit_are_refused_before_one_is_written():
+    busy = np.zeros(300, EVENT)
+    out = np.full((1, 1, 2, 17, 17), 9, np.uint8)
+    with pytest.raises(OverflowError, match="recording 0 has 300 events in a cell: uint8 holds 255"):
+        events.fill_frames(in_memory(busy), out, 1, 17)
+    assert (out == 9).all()
+    wide = out.astype(np.int16)
+    events.fill_frames(in_memory(busy), wide, 1, 17)
+    assert wide.max() == wide.sum() == 300
+
+
+def test_recordings_that_are_not_as_many_as_their_labels_are_refused():
+    out = np.zeros((3, 4, 2, 17, 17), np.uint8)
+    for most, words in ((2, "3 recordings are promised, and reading them gives 2"), (4, "gives more")):
+        made = events.Recordings(np.zeros(3, np.int64), (34, 34), "", lambda i, most=most: (recording() for _ in range(most)))
+        with pytest.raises(ValueError, match=words):
+            events.fill_frames(made, out, 4, 17)
 
 
 def test_statistics_are_those_of_the_events():
@@ -569,7 +617,7 @@ def test_real_gestures_are_read_and_binned(real):
         rates.append(events.statistics(found, (128, 128))["events_per_s"])
         for size, shares in active.items():
             frames = events.bin_events(found, 10, size, (128, 128))
-            assert frames.sum(dtype=int) == len(found) or frames.max() == 255
+            assert frames.sum(dtype=int) == len(found)
             shares.append((frames > 0).mean())
     assert len(rates) == 10 and np.mean(rates) == pytest.approx(83_000, rel=0.03)
     assert np.mean(active[128]) == pytest.approx(0.12, abs=0.02)
@@ -588,7 +636,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def simulated_digits(digits):
-    return events.simulate(digits)
+    return simulated.simulate(digits)
 
 
 def test_simulated_digits_pass_for_n_mnist(simulated_digits):
@@ -617,14 +665,14 @@ def by_the_definition(image, number, seed=0):
     """One pixel after the other, one millisecond after the other, in Python's whole numbers."""
     size = len(image)
     side = (34 * size + 14) // 28
-    level, intensity, thresholds = (table.tolist() for table in events._tables())
+    level, intensity, thresholds = (table.tolist() for table in simulated._tables())
     drawn = np.random.RandomState([seed, number]).bytes(2 * side * side)
 
     def grey(row, column):
         return int(image[row, column]) if 0 <= row < size and 0 <= column < size else 0
 
     def sees(row, column, step):
-        (left, fx), (top, fy) = (divmod(place, 840) for place in events._place(size, step))
+        (left, fx), (top, fy) = (divmod(place, 840) for place in simulated._place(size, step))
         corners = ((a, b) for a in (0, 1) for b in (0, 1))
         return sum(
             (fy if a else 840 - fy) * (fx if b else 840 - fx) * grey(row - top - a, column - left - b)
@@ -651,13 +699,13 @@ def by_the_definition(image, number, seed=0):
 @pytest.mark.parametrize("size", [3, 5, 8])
 def test_the_simulator_is_the_pixel_model_by_its_definition(size):
     images = np.random.RandomState(size).randint(0, 256, (2, size, size)).astype(np.uint8)
-    for number, found in enumerate(events.simulate(images)):
+    for number, found in enumerate(simulated.simulate(images)):
         np.testing.assert_array_equal(found, by_the_definition(images[number], number))
 
 
 def test_the_camera_follows_n_mnists_path():
     corners = [
-        np.subtract(events._place(28, ms), events._place(28, 0)) / events.GRID for ms in (0, 105, 210, 315)
+        np.subtract(simulated._place(28, ms), simulated._place(28, 0)) / simulated.GRID for ms in (0, 105, 210, 315)
     ]
     np.testing.assert_array_equal(corners, [(0, 0), (3.5, 7), (7, 0), (0, 0)])
 
@@ -666,34 +714,34 @@ def test_simulated_events_are_the_same_bytes_on_every_machine():
     rng = np.random.RandomState(0)
     for size, wanted in ((28, "6b26018e9bfc4b4c"), (32, "7646bab2331c337b")):
         images = rng.randint(0, 256, (3, size // 4, size // 4)).astype(np.uint8).repeat(4, 1).repeat(4, 2)
-        found = hashlib.sha256(np.concatenate(events.simulate(images)).tobytes()).hexdigest()[:16]
+        found = hashlib.sha256(np.concatenate(simulated.simulate(images)).tobytes()).hexdigest()[:16]
         assert found == wanted, f"{size}: other events are other data: fashion-dvs must get another name"
 
 
 def test_an_image_makes_the_same_events_alone_and_among_others(digits):
-    part = events._of_images(digits[:130, None], np.zeros(130), np.arange(7, 137))
+    part = simulated._of_images(digits[:130, None], np.zeros(130), np.arange(7, 137))
     together = list(part.read(range(130)))
     for i, found in zip((129, 0, 64), part.read([129, 0, 64]), strict=True):
         np.testing.assert_array_equal(found, together[i])
-        np.testing.assert_array_equal(found, events.simulate(digits[i][None], [7 + i])[0])
+        np.testing.assert_array_equal(found, simulated.simulate(digits[i][None], [7 + i])[0])
 
 
 def test_thresholds_differ_between_pixels_images_and_seeds(digits):
-    twice = events.simulate(digits[[0, 0]])
-    other = events.simulate(digits[:1], seed=1)[0]
+    twice = simulated.simulate(digits[[0, 0]])
+    other = simulated.simulate(digits[:1], seed=1)[0]
     assert len({found.tobytes() for found in (*twice, other)}) == 3
-    assert events._tables()[2].std() / events._tables()[2].mean() == pytest.approx(0.15, rel=0.02)
+    assert simulated._tables()[2].std() / simulated._tables()[2].mean() == pytest.approx(0.15, rel=0.02)
 
 
 def test_the_source_of_simulated_recordings_changes_with_images_numbers_and_model(monkeypatch):
     def source(images, first=0):
-        return events._of_images(images, np.zeros(2, np.int64), np.arange(first, first + 2)).source
+        return simulated._of_images(images, np.zeros(2, np.int64), np.arange(first, first + 2)).source
 
     images = np.zeros((2, 4, 4), np.uint8)
     sources = [source(images), source(images, 1), source(images.reshape(2, 2, 8)), source(images + np.uint8(1))]
     for name in ("CONTRAST", "DARK", "MISMATCH", "STEPS", "SEED"):
         with monkeypatch.context() as changed:
-            changed.setattr(events, name, getattr(events, name) + 1)
+            changed.setattr(simulated, name, getattr(simulated, name) + 1)
             sources.append(source(images))
     assert len(set(sources)) == len(sources) and source(images.copy()) == sources[0]
 
@@ -701,22 +749,22 @@ def test_the_source_of_simulated_recordings_changes_with_images_numbers_and_mode
 def test_simulated_recordings_are_in_order_and_on_the_sensor():
     images = np.random.RandomState(0).randint(0, 256, (2, 3, 32, 32)).astype(np.uint8)
     images[1] = 0
-    found, blank = events.simulate(images)
+    found, blank = simulated.simulate(images)
     assert len(blank) == 0 and (np.diff(found["t"]) >= 0).all()
     assert 0 <= found["t"][0] and found["t"][-1] <= 315_000
     events.bin_events(found, 4, 39, (39, 39))
-    np.testing.assert_array_equal(found, events.simulate(images[:1].mean(1).astype(np.uint8))[0])
+    np.testing.assert_array_equal(found, simulated.simulate(images[:1].mean(1).astype(np.uint8))[0])
 
 
 def test_images_that_cannot_be_simulated_are_refused():
     for images in (np.zeros((2, 28, 28)), np.zeros((2, 28, 27), np.uint8), np.zeros((28, 28), np.uint8)):
         with pytest.raises(ValueError, match=r"give uint8 \(N, H, H\) or \(N, C, H, H\)"):
-            events.simulate(images)
+            simulated.simulate(images)
     with pytest.raises(ValueError, match="give uint8"):
-        events.simulate(np.zeros((2, 0, 0), np.uint8))
+        simulated.simulate(np.zeros((2, 0, 0), np.uint8))
     for numbers in ([1], [0, 1, 2], [0, -1], [0, 0.5], 1):
         with pytest.raises(ValueError, match=r"numbers are .*: give \(2,\), whole and not negative"):
-            events.simulate(np.zeros((2, 4, 4), np.uint8), numbers)
+            simulated.simulate(np.zeros((2, 4, 4), np.uint8), numbers)
 
 
 def test_fashion_dvs_has_the_splits_of_fashion():
@@ -725,5 +773,5 @@ def test_fashion_dvs_has_the_splits_of_fashion():
     for split, part in data.DATASETS["fashion-dvs"].read().items():
         np.testing.assert_array_equal(part.labels, images[split][1])
         (found,) = part.read([11])
-        np.testing.assert_array_equal(found, events.simulate(images[split][0][11:12], [start + 11])[0])
+        np.testing.assert_array_equal(found, simulated.simulate(images[split][0][11:12], [start + 11])[0])
         start += len(part)

@@ -32,7 +32,7 @@ PINNED = {
     'SPIKFORMER.replace(neuron="gelu", stem_neuron="sign")': '985b800277ef8335e570',
     'SPIKFORMER.replace(source=CONVPEP, selector="random", patch_sparsity=0.3)': '52e72357705396930eda',
     'Experiment("fashion-dvs", neuron="relu", timesteps=6)': '0a7bbc693ebf89ca74a3',
-    'Experiment("dvs128-gesture", binning="time", timesteps=16)': '7ded71d854ba8db38791',
+    'Experiment("dvs128-gesture", binning="time", timesteps=16)': 'e013ffbfe1419d6a42fd',
 }
 
 

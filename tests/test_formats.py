@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import os
 import pickle
@@ -15,9 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sltlib.data import arrays, formats
 from sltlib import data
-from sltlib.data import loading
+from sltlib.data import arrays, binary, formats, reading, splits
 from sltlib.base import paths
 
 SHARED = paths.ROOT.parent / "shared" / "data"
@@ -370,7 +370,7 @@ def test_what_the_parquet_reader_has_not_implemented_is_damage(folder, monkeypat
 
 def test_without_pyarrow_a_parquet_file_says_what_to_install(folder, monkeypatch):
     Tiny(monkeypatch).parquet(folder / "cifar10")
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     refused("cifar10", "needs pyarrow: pip install -c constraints.txt -e '.[cifar]'")
 
 
@@ -425,7 +425,7 @@ def test_images_are_decoded_once_and_the_arrays_are_enough(folder, monkeypatch):
     reads = []
     monkeypatch.setattr(formats, "read", lambda *_: reads.append(1))
     shutil.rmtree(folder / "cifar10")
-    loading._load.cache_clear()
+    data.forget()
     again = data.load_data("cifar10")
     assert not reads and again.fingerprint == first.fingerprint and (again.train.x == first.train.x).all()
     data.check(["cifar10"])
@@ -433,7 +433,7 @@ def test_images_are_decoded_once_and_the_arrays_are_enough(folder, monkeypatch):
     (path,) = (folder / "arrays").rglob("test_y.npy")
     path.unlink()
     path.write_bytes(b"")
-    loading._load.cache_clear()
+    data.forget()
     refused("cifar10", f"{path.parent} is damaged, and to make it again", "not found")
 
 
@@ -484,7 +484,7 @@ def test_what_is_there_is_not_replaced_by_another_set(folder, monkeypatch, tmp_p
     assert data.main(["use", "cifar10", str(tmp_path / "one")]) == 0
     assert data.main(["use", "cifar10", str(tmp_path / "two")]) == 1
     assert "holds other images as cifar10: remove it first" in capsys.readouterr().err
-    loading._load.cache_clear()
+    data.forget()
     assert data.load_data("cifar10").fingerprint == before
 
 
@@ -509,8 +509,8 @@ def test_of_two_that_use_different_images_at_once_one_is_told(folder, monkeypatc
 
     def slower(place, about, shapes, fill):
         monkeypatch.setattr(arrays, "publish", publish)
-        splits = data.hold_out(data.info("cifar10"), *formats.read(data.info("cifar10"), two))
-        publish(place, about, shapes, lambda maps: loading._copy(splits, maps))
+        other = splits.hold_out(data.info("cifar10"), *formats.read(data.info("cifar10"), two))
+        publish(place, about, shapes, lambda maps: reading.copy(other, maps))
         publish(place, about, shapes, fill)
 
     two = formats.find(data.info("cifar10"), [tmp_path / "two"])
@@ -543,13 +543,13 @@ def test_gz_files_tell_their_size_and_their_damage(tmp_path):
     raw = bytes(1000)
     (tmp_path / "a.gz").write_bytes(gzip.compress(raw))
     info = dataclasses.replace(data.info("fashion-mnist"), files={"a.gz": 1000}, sha256={})
-    assert formats.file_problems(info, tmp_path) == [] and formats.contents(info, tmp_path, "a.gz") == raw
+    assert binary.file_problems(info, tmp_path) == [] and binary.contents(info, tmp_path, "a.gz") == raw
     info = dataclasses.replace(info, files={"a.gz": 999, "b.gz": 1})
-    damaged, missing = formats.file_problems(info, tmp_path)
+    damaged, missing = binary.file_problems(info, tmp_path)
     assert "a.gz is damaged (1,000 bytes unpacked, want 999)" in damaged and "b.gz is missing" in missing
     (tmp_path / "a.gz").write_bytes(gzip.compress(raw)[:-9])
     with pytest.raises(ValueError, match="a.gz cannot be read"):
-        formats.contents(info, tmp_path, "a.gz")
+        binary.contents(info, tmp_path, "a.gz")
 
 
 # --- the real images

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import http.client
 import lzma
 import os
 import stat
-import sys
 import tarfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from sltlib.data import arrays
+from sltlib.base import files
+from sltlib.base.progress import bar
 
 BLOCK = 1 << 20  # bytes read at a time
 RATIO, SLACK = 50, 100 << 20  # an archive may unpack to this many times its size, and so many bytes more
@@ -46,15 +41,6 @@ class Archive:
     nested: bool = False
 
 
-def bar(words: str, total: int, **how):
-    """A tqdm bar in a terminal or a notebook; nothing under CI or `$SLT_QUIET`."""
-    from tqdm import tqdm
-
-    quiet = os.environ.get("CI") or os.environ.get("SLT_QUIET") or os.environ.get("SLT_STATUS")
-    shown = not quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=total, desc=words, disable=not shown, leave=False, **how)
-
-
 def md5(path: Path) -> str:
     """Hash of a file."""
     with open(path, "rb") as file:
@@ -68,6 +54,10 @@ def download(archive: Archive, folder: Path) -> Path:
     the published archive, or where the network fails: then it says how to place the file by hand.
     OSError where the disk is full names the file.
     """
+    import http.client  # these take as long to import as NumPy, and only a download needs them
+
+    from filelock import FileLock, Timeout
+
     path = Path(folder) / archive.name
     part = path.with_name(f"{archive.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +79,7 @@ def download(archive: Archive, folder: Path) -> Path:
                     f"{archive.url} cannot be fetched ({_reason(error)}): {kept}without a network put the file"
                     f" (md5 {archive.md5}) at {path} and give the same command again"
                 ) from error
-            arrays.sync(part)
+            files.sync(part)
             if (found := md5(part)) != archive.md5:
                 part.unlink()
                 raise ValueError(
@@ -97,7 +87,7 @@ def download(archive: Archive, folder: Path) -> Path:
                     f" try again, or put the right file at {path}"
                 )
             os.replace(part, path)
-            arrays.sync(path.parent)
+            files.sync(path.parent)
             return path
     except Timeout:
         raise ValueError(f"another process is fetching {path}: wait for it") from None
@@ -105,6 +95,9 @@ def download(archive: Archive, folder: Path) -> Path:
 
 def _fetch(url, part):
     """Append to `part` what is missing of a file; a server that knows no ranges sends it from the start."""
+    import urllib.error
+    import urllib.request
+
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "sltlib"})
     if start:
@@ -146,8 +139,8 @@ def extract(archive: Path, folder: Path, nested: bool = False) -> list[Path]:
     """
     archive, folder = Path(archive), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    arrays.sweep(folder)
-    own = arrays.scratch(folder / archive.name)
+    files.sweep(folder)
+    own = files.scratch(folder / archive.name)
     try:
         own.mkdir()
         _unpack(archive, own)
@@ -161,10 +154,10 @@ def extract(archive: Path, folder: Path, nested: bool = False) -> list[Path]:
         os.sync()  # tens of thousands of small files: one call, before they have their final names
         for path in made:
             os.rename(own / path.name, path)
-        arrays.sync(folder)
+        files.sync(folder)
         return made
     finally:
-        arrays.remove(own)
+        files.remove(own)
 
 
 def _unpack(archive, folder):
@@ -175,7 +168,7 @@ def _unpack(archive, folder):
             out = open(path, "xb")
         except (FileExistsError, NotADirectoryError) as error:
             raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked") from error
-        with arrays.named(path), out:
+        with files.named(path), out:
             for block in blocks:
                 out.write(block)
 

@@ -1,140 +1,21 @@
 """The data sets: what each is, where it is looked for, how it is read and split; images or recordings.
 
-To add one, write a reader and add one entry to `DATASETS`; the name of an event set goes into
-`experiment.EVENTS` too, so that an Experiment's key depends on its frames. Nothing here needs torch.
+To add one, write a reader and add one entry to `DATASETS`. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
-import difflib
 import lzma
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from sltlib.data import formats
 from sltlib.base import paths
+from sltlib.base.words import near, shown
+from sltlib.data import formats, recordings, simulated
 from sltlib.data.archives import Archive
-from sltlib.data.formats import contents, read_idx
-
-SPLITS = ("train", "val", "test")
-SPLIT_SEED = 0  # of every split; part of what the numbers depend on
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a data set is, where it is looked for and how it is read; needs no torch.
-
-    channels, size : of a native image, (channels, size, size); of an event set 2 and the sensor's side.
-    classes : the names, in the labels' order.
-    counts : images in the train, val and test split.
-    places : folders tried in this order, absolute or below `paths.data()`.
-    files : {name: bytes}; of a .gz file the bytes after unpacking.
-    reader : (info, folder) -> {split: (images uint8 (N, C, H, W), labels int64 (N,))}, or for an event set
-        {split: events.Recordings}.
-    needs, how : one sentence each: what must be there, and what to do when it is not.
-    sha256 : {name: hash} of the files that are pinned, of a .gz file after unpacking.
-    event : whether it holds recordings, binned into frames (N, T, 2, H, W), instead of images.
-    folders : names of folders that must be there beside the files.
-    packages : what must be installed to read the recordings, of the extra `events`.
-    formats : names in `formats.FORMATS`, the preferred one first; then it is decoded once, into
-        data/arrays, and `files` are those of the binary format. None: `files` and `folders` are all.
-    md5 : {name: hash} of the files of the pickle format.
-    mean_pixel : of the training images, for each channel, 0 to 1; what is read is held to it.
-    archives : what `python -m sltlib data get` fetches.
-    """
-
-    title: str
-    channels: int
-    size: int
-    classes: tuple[str, ...]
-    counts: dict[str, int]
-    places: tuple[str, ...]
-    files: dict[str, int]
-    reader: Callable
-    needs: str
-    how: str
-    sha256: dict[str, str] = field(default_factory=dict)
-    event: bool = False
-    folders: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    formats: tuple[str, ...] = ()
-    md5: dict[str, str] = field(default_factory=dict)
-    mean_pixel: tuple[float, ...] = ()
-    archives: tuple[Archive, ...] = ()
-
-    def find(self) -> Path | None:
-        """The first of the places that holds all files and folders, else the first that holds any, or None."""
-        folders = [folder for folder in self._folders() if folder.is_dir()]
-        if self.formats:
-            found = formats.find(self, folders)
-            return found and found.files.place / found.root
-        for enough in (all, any):
-            for folder in folders:
-                there = [(folder / name).is_file() for name in self.files]
-                if enough(there + [(folder / name).is_dir() for name in self.folders]):
-                    return folder
-        return None
-
-    def problems(self) -> list[str]:
-        """Why the data set cannot be read, judged by names and sizes only; empty when it looks whole."""
-        problems = self._missing()
-        if self.event and self.folders and not problems:
-            try:
-                self.reader(self, self.find())  # lists the recordings and opens none
-            except ValueError as error:
-                return [str(error)]
-        return problems
-
-    def _missing(self):
-        """What is missing or of another size, but for the files in `folders`."""
-        folder = self.find()
-        if folder is None:
-            return [f"not found in {' or '.join(dict.fromkeys(map(str, self._folders())))}: {self.how}"]
-        if self.formats:
-            return formats.find(self, [folder]).problems
-        missing = [folder / name for name in self.folders if not (folder / name).is_dir()]
-        return [f"{path} is missing: {self.how}" for path in missing] + formats.file_problems(self, folder)
-
-    def _folders(self):
-        return [paths.data() / place for place in self.places]  # an absolute place stays itself
-
-    def read(self) -> dict:
-        """What the reader gives, of every split, with its counts checked; ValueError names what is wrong."""
-        if problems := self._missing():
-            raise ValueError("\n".join([f"{self.title} cannot be read:", *problems]))
-        splits = self.reader(self, self.find())
-        counts = {split: len(part.labels if self.event else part[1]) for split, part in splits.items()}
-        if counts != self.counts:
-            what = "recordings" if self.event else "images"
-            raise ValueError(f"{self.title} has {counts} {what}, want {self.counts}: {self.how}")
-        return splits
-
-
-def balanced(labels: np.ndarray, seed: int = SPLIT_SEED) -> np.ndarray:
-    """A seeded order (N,) in which the classes take turns, so that any prefix is as balanced as it can be."""
-    # RandomState's stream is frozen by NumPy; default_rng's may change between versions.
-    order = np.random.RandomState(seed).permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        own = labels[order] == label
-        turn[own] = np.arange(own.sum())
-    return order[np.lexsort((labels[order], turn))]
-
-
-def hold_out(info, train, test):
-    """The three splits: the validation images are the last of the training images' balanced order."""
-    for _, labels in (train, test):
-        formats.check_labels(info, labels)
-    (images, labels), order = train, balanced(train[1])
-    cut = len(order) - info.counts["val"]
-    return {
-        "train": (images[order[:cut]], labels[order[:cut]]),
-        "val": (images[order[cut:]], labels[order[cut:]]),
-        "test": test,
-    }
+from sltlib.data.binary import contents, read_idx
+from sltlib.data.entry import Info
+from sltlib.data.splits import SPLITS, hold_out
 
 
 def _read_sample(info, folder):
@@ -158,15 +39,9 @@ def _read_formats(info, folder):
     return hold_out(info, *formats.read(info, formats.find(info, [folder])))
 
 
-def _recordings(function):
-    """The reader of that name in sltlib.data.events, which is imported when it is asked for."""
-
-    def read(info, folder):
-        from sltlib.data import events
-
-        return getattr(events, function)(info, folder)
-
-    return read
+def _read_simulated(info, folder):
+    """Simulated recordings of the sample, in its own splits; `folder` is the sample's own business."""
+    return simulated.recordings(DATASETS["fashion"].read())
 
 
 _CLOTHES = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
@@ -310,7 +185,7 @@ DATASETS = {
         counts={"train": 8000, "val": 1000, "test": 2000},
         places=("fashion", str(paths.ROOT / "data" / "fashion")),
         files={"fashion-sample.xz": 4164620},
-        reader=_recordings("simulated"),
+        reader=_read_simulated,
         needs="nothing: the events are simulated from the sample in this repository",
         how="restore the sample with `git checkout data/fashion`",
         event=True,
@@ -324,7 +199,8 @@ DATASETS = {
         places=("n-mnist", "NMNIST"),
         files={},
         folders=("Train", "Test"),
-        reader=_recordings("read_nmnist"),
+        reader=recordings.read_nmnist,
+        version=2,
         needs="the folders Train and Test of N-MNIST, 70,000 .bin files",
         how="`python -m sltlib data get n-mnist` fetches it; or unpack train.zip and test.zip of"
         " www.garrickorchard.com/datasets/n-mnist into data/n-mnist/",
@@ -353,7 +229,8 @@ DATASETS = {
         places=("n-mnist-small", "nmnist1100"),
         files={},
         folders=("Train", "Test"),
-        reader=_recordings("read_nmnist_small"),
+        reader=recordings.read_nmnist,
+        version=2,
         needs="1,000 training and 100 test recordings of N-MNIST, the sample that comes with SLAYER",
         how="put its recordings into data/n-mnist-small/ as Train/<digit>/*.bin and Test/<digit>/*.bin",
         event=True,
@@ -367,7 +244,8 @@ DATASETS = {
         places=("dvs128-gesture", "DVSGesture"),
         files={},
         folders=("ibmGestureTrain", "ibmGestureTest"),
-        reader=_recordings("read_gesture"),
+        reader=recordings.read_gesture,
+        version=2,
         needs="tonic's cut of the recordings into 1,077 + 264 gestures (ibmGestureTrain, ibmGestureTest)",
         how="`python -m sltlib data get dvs128-gesture` fetches it; or unpack ibmGestureTrain.tar.gz and"
         " ibmGestureTest.tar.gz into data/dvs128-gesture/",
@@ -396,7 +274,8 @@ DATASETS = {
         places=("cifar10-dvs", "CIFAR10DVS"),
         files={},
         folders=_CIFAR10,
-        reader=_recordings("read_cifar10_dvs"),
+        reader=recordings.read_cifar10_dvs,
+        version=2,
         needs="a folder of 1,000 .aedat4 files for each of the ten classes",
         how="`python -m sltlib data get cifar10-dvs` fetches it; or unpack CIFAR10DVS.zip and the ten .zip"
         " files in it into data/cifar10-dvs/",
@@ -419,6 +298,16 @@ def info(name: str) -> Info:
     """The data set of that name; ValueError lists the known names and the close ones."""
     if isinstance(name, str) and name in DATASETS:
         return DATASETS[name]
-    close = difflib.get_close_matches(str(name), DATASETS)
+    close = near(name, DATASETS)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise ValueError(f"dataset={name!r} is not known: choose from {', '.join(DATASETS)}{hint}")
+    raise ValueError(f"dataset={shown(name)} is not known: choose from {', '.join(DATASETS)}{hint}")
+
+
+def version(name: str, image_size: int = 0, timesteps: int = 0) -> int:
+    """The version of a data set's numbers, a part of an Experiment's key above 1.
+
+    2 where counts above 255 were cut off or the validation images were not in proportion once.
+    """
+    if name == "fashion-dvs" and 0 < image_size < 11 and timesteps < 3:  # its only frames with such counts
+        return 2
+    return DATASETS[name].version if name in DATASETS else 1
