@@ -6,12 +6,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+import snntorch
 import torch
 from hypothesis import given, settings
 from torch import nn
 
-from sltlib import energy, layers, models, patches, pruning, spikformer, table2
+from sltlib import counting, energy, layers, models, patches, pruning, spikformer, table2
 from sltlib.experiment import Experiment
+from sltlib.neurons import LIF
 from sltlib.ticket import Ticket
 
 
@@ -124,17 +126,51 @@ def test_every_synapse_of_a_resnet_strides_shortcuts_residuals_and_pooled_sums(n
         assert counts.loc["hidden.0.layer", "spikes"] > 0
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(5, 7), st.integers(0, 99))
-def test_fan_out_of_any_kernel_stride_and_padding(kernel, stride, padding, size, seed):
-    random = torch.Generator().manual_seed(seed)
-    layer = nn.Conv2d(2, 3, kernel, stride, padding)
+def place(index, size, mode):
+    """Where an index outside of 0..size-1 reads, in a padding mode; None: nowhere."""
+    if 0 <= index < size:
+        return index
+    reads = {"circular": index % size, "replicate": min(max(index, 0), size - 1), "reflect": abs(index)}
+    if mode == "reflect" and index >= size:
+        return 2 * (size - 1) - index
+    return reads.get(mode)
+
+
+def fan_out_by_hand(layer, kept, shape):
+    """How many kept weights meet each input, one (output, weight) pair after the other; any convolution in 2-d."""
+    found, (_, *sizes) = np.zeros(shape), shape
+    reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+    if layer.padding == "same":  # the odd one of what is missing goes behind
+        before, pads = [r // 2 for r in reach], reach
+    else:
+        before, pads = layer.padding, [2 * n for n in layer.padding]
+    outs = [(n + p - r - 1) // s + 1 for n, p, r, s in zip(sizes, pads, reach, layer.stride, strict=True)]
+    mine, theirs = layer.out_channels // layer.groups, layer.in_channels // layer.groups
+    for o, c, i, j in zip(*np.nonzero(kept), strict=True):
+        for y, x in np.ndindex(*outs):
+            at = [
+                place(n * s + k * d - b, size, layer.padding_mode)
+                for n, s, k, d, b, size in zip((y, x), layer.stride, (i, j), layer.dilation, before, sizes, strict=True)
+            ]
+            if None not in at:
+                found[o // mine * theirs + c, *at] += 1
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=:UserWarning")  # torch, on even kernels
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.sampled_from([1, 2]), st.sampled_from([0, 1, 2, "same"]),
+    st.sampled_from(["zeros", "circular", "reflect", "replicate"]), st.integers(0, 99),
+)  # fmt: skip
+def test_fan_out_of_any_convolution(kernel, stride, dilation, groups, padding, mode, seed):
+    random, stride = torch.Generator().manual_seed(seed), 1 if padding == "same" else stride
+    options = dict(padding=padding, dilation=dilation, groups=groups, padding_mode=mode)
+    layer = layers.Conv2d(2, 4, (kernel, 3), stride, **options)
     kept = (torch.rand(layer.weight.shape, generator=random) < 0.5).float()
-    shape, expected = (2, size, size + 1), np.zeros((2, size, size + 1))
-    for at, one in synapses_of(layer, kept.numpy(), shape):
-        expected[at] += one
-    out = layer(torch.zeros(1, *shape)).shape[1:]
-    np.testing.assert_array_equal(energy._fan_out(layer, kept, shape, out).numpy(), expected)
+    shape = (2, 7, 8)
+    found = counting.fan_out(layer, kept, shape).numpy()
+    np.testing.assert_array_equal(found, fan_out_by_hand(layer, kept.numpy(), shape))
 
 
 @pytest.mark.parametrize(("neuron", "weights", "search"), KINDS)
@@ -195,7 +231,7 @@ def test_counts_are_means_over_images_whatever_the_chunk(monkeypatch):
     assert whole["sops"].tolist() == pytest.approx(np.mean([part["sops"] for part in parts], axis=0))
     frames = torch.stack([batch, -batch, batch])
     recordings = energy.count(net, frames)
-    monkeypatch.setattr(energy, "CHUNK", 2)  # cut along the images, not along time
+    monkeypatch.setattr(counting, "CHUNK", 2)  # cut along the images, not along time
     pd.testing.assert_frame_equal(energy.count(net, batch), whole)
     pd.testing.assert_frame_equal(energy.count(net, frames), recordings)
 
@@ -260,7 +296,7 @@ def test_dense_ann_is_what_counting_the_relu_network_gives(model, frames):
     ticket, batch, _ = network(model, frames, search="edge-popup", sparsity=0.5, weights="binary")
     relu = energy.count(network(model, frames, neuron="relu")[0], batch)
     ann = energy.dense_ann(energy.count(ticket, batch))
-    unknown = ["rate", "synapses"]
+    unknown = ["rate", "synapses", "effective_macs"]
     pd.testing.assert_frame_equal(ann.drop(columns=unknown), relu.drop(columns=unknown))
     for name in energy.MODELS:
         pd.testing.assert_frame_equal(energy.energy(ann, name), energy.energy(relu, name))
@@ -536,7 +572,7 @@ def test_a_spikformers_counts_are_means_over_images_whatever_the_chunk_and_mater
     net, batch = former(depth=2)
     whole = energy.count(net, batch)
     pd.testing.assert_frame_equal(energy.count(layers.materialize(net), batch), whole)
-    monkeypatch.setattr(energy, "CHUNK", 2)
+    monkeypatch.setattr(counting, "CHUNK", 2)
     pd.testing.assert_frame_equal(energy.count(net, batch), whole)
 
 
@@ -545,6 +581,230 @@ def test_ratios():
     for pair in (("ANN", "MPSLT"), ("SNN", "MPSLT")):
         assert found.loc[pair] == pytest.approx(energy.PAPER[pair])
     assert found.loc["MPSLT", "ANN"] == pytest.approx(0.112, abs=5e-4)
+
+
+# --- networks of one's own: neurons by type, images where they lie, or an error ------------------
+
+
+class Folded(nn.Module):
+    """A spiking network that is not of this project: no attribute says that it spikes, no name that it has neurons."""
+
+    def __init__(self, steps=4, stride=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.steps, self.see = steps, nn.Conv2d(1, 4, 3, stride, bias=False)
+        self.first, self.second = LIF(0.9, 0.3), LIF(0.9, 0.3)
+        self.along, self.out = nn.Conv1d(4, 6, 3, 2, padding=1), nn.Linear(6 * 18, 10, bias=False)
+
+    def forward(self, x):
+        spikes = self.first(self.see(x), steps=self.steps)  # (T, B, 4, 6, 6)
+        current = self.along(spikes.flatten(0, 1).flatten(2)).unflatten(0, (self.steps, -1))
+        return self.out(self.second(current).flatten(2)).mean(0)  # the last layer gets (T, B, features)
+
+
+class Stepped(Folded):
+    """The same, one step after the other, by snnTorch's own neuron."""
+
+    def __init__(self, steps=4):
+        super().__init__(steps)
+        self.first, self.second = (snntorch.Leaky(0.9, threshold=0.3, reset_mechanism="zero") for _ in range(2))
+
+    def forward(self, x):
+        out, first, second = 0, None, None
+        for _ in range(self.steps):
+            spikes, first = self.first(self.see(x), first)
+            spikes, second = self.second(self.along(spikes.flatten(2)), second)
+            out = out + self.out(spikes.flatten(1))
+        return out / self.steps
+
+
+def digits(count, size=8):
+    return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def test_an_added_spiking_network_costs_the_same_whatever_the_batch():
+    net, images = Folded(), digits(12)
+    counts = energy.count(net, images)
+    assert counts["input"].tolist() == ["real", "spikes", "spikes"] and counts["steps"].tolist() == [1, 4, 4]
+    assert counts["inputs"].tolist() == [64, 4 * 36, 6 * 18] and counts["neurons"].tolist() == [144, 108, 0]
+    for size in (1, 3, 4, 6):  # four images, as many as steps, too
+        parts = [energy.count(net, part) for part in images.split(size)]
+        for name in energy.MODELS:
+            costs = [energy.energy(part, name).loc["total", "pj"] for part in parts]
+            assert np.mean(costs) == pytest.approx(energy.energy(counts, name).loc["total", "pj"])
+    with torch.no_grad():
+        spikes = net.first(net.see(images), steps=4)  # (T, B, 4, 6, 6)
+        fired = net.second(net.along(spikes.flatten(0, 1).flatten(2)).unflatten(0, (4, -1)))
+    wide = torch.nn.functional.pad(spikes.flatten(3).flatten(2).unflatten(2, (4, -1)), (1, 1))
+    read = sum(float(wide[..., place : place + 36 : 2].sum()) for place in range(3))  # three places, six outputs each
+    assert counts.loc["along", "sops"] == pytest.approx(6 * read / 12) and read > 0
+    assert counts.loc["out", "sops"] == pytest.approx(10 * float(fired.sum()) / 12) and fired.any()
+
+
+def test_a_network_stepped_by_hand_with_snntorchs_neurons_is_counted():
+    net, images = Stepped(), digits(7)
+    counts = energy.count(net, images)
+    assert counts["steps"].tolist() == [4, 4, 4]  # it sees the image at every step
+    folded = energy.count(Folded(), images)
+    pd.testing.assert_series_equal(counts["sops"], folded["sops"])
+    assert counts["neurons"].tolist() == folded["neurons"].tolist()
+
+
+class Step(nn.Module):
+    """A neuron that no type tells: it fires where its current is above a threshold."""
+
+    def forward(self, x):
+        return (x > 0.3).float()
+
+
+def test_neurons_of_an_unknown_type_are_refused_until_they_are_named():
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), Step(), nn.Flatten(), nn.Linear(108, 5))
+    with pytest.raises(ValueError, match=r"3 gets whole numbers only.*neurons=\(YourNeuron,\)"):
+        energy.count(net, digits(3))
+    counts = energy.count(net, digits(3), neurons=(Step,))
+    fired = net[1](net[0](digits(3)))
+    assert counts.loc["3", "sops"] == pytest.approx(5 * float(fired.sum()) / 3)
+    assert counts["neurons"].tolist() == [108, 0]
+    net[1] = nn.ReLU()
+    assert energy.count(net, digits(3))["input"].tolist() == ["real", "real"]
+
+
+def test_what_cannot_be_counted_is_refused():
+    with pytest.raises(ValueError, match="a Sequential, has no convolution and no linear layer"):
+        energy.count(nn.Sequential(nn.Flatten()), digits(2))
+    with pytest.raises(ValueError, match=r"no way to count what 1 \(GRU\)"):
+        energy.count(nn.Sequential(nn.Linear(8, 8), nn.GRU(8, 8)), digits(2))
+    hidden = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3))
+    with pytest.raises(ValueError, match="multiplies 1,944 times an image, and its .* 648 times"):
+        energy.count(hidden, digits(2))
+    assert not any(module._forward_hooks for module in hidden.modules()) and hidden.training
+
+    class Across(nn.Module):  # images mixed with features
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.layer(x.flatten()[None, :64])
+
+    with pytest.raises(ValueError, match=r"layer has the shape \(1, 64\) for one image and \(1, 64\) for two"):
+        energy.count(Across(), digits(2))
+
+    class Shared(nn.Module):  # one layer, two sizes
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 1, 3, 2)
+
+        def forward(self, x):
+            return self.layer(self.layer(x))
+
+    with pytest.raises(ValueError, match=r"layer gets inputs of the shapes \(1, 8, 8\) and \(1, 3, 3\)"):
+        energy.count(Shared(), digits(2))
+
+
+def test_means_over_places_are_counted_by_the_spikes_under_them():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), Step(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(12, 5))
+    counts, fired = energy.count(net, digits(4), neurons=(Step,)), net[1](net[0](digits(4)))
+    assert counts.loc["4", "sops"] == pytest.approx(5 * float(fired.sum()) / 4) and counts.loc["4", "inputs"] == 108
+    net[2] = nn.AvgPool2d(4, stride=2)  # places that overlap: their number says nothing of the mean
+    with pytest.raises(ValueError, match="4 gets inputs that are no sums of spikes"):
+        energy.count(net, digits(4), neurons=(Step,))
+
+
+def test_nested_neurons_count_once_each():
+    class Signed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = LIF(0.9, 0.3), LIF(0.9, 0.3)
+
+        def forward(self, current):
+            return self.up(current) - self.down(-current)
+
+    net, batch, _ = network("conv2")
+    halved = energy.count(net, batch)["neurons"]
+    for block in [*net.blocks, *net.hidden]:
+        block.neuron = Signed()
+    counts = energy.count(net, batch)
+    assert set(counts["input"][1:]) == {"spikes"} and (counts["neurons"] == 2 * halved).all()  # two membranes each
+    assert all(parts[0].endswith("neuron.up") for parts in [[n for n in counting.neurons_of(net) if "up" in n]])
+
+
+@pytest.mark.parametrize("model", ["conv2", "resnet19"])
+def test_counts_in_low_precision_are_exact(model):
+    """Fan-outs above 256 and sums under a mean have no bfloat16 of their own."""
+    size = 8 if model == "conv2" else 24
+    options = dict(width=0.5 if model == "conv2" else 0.05, image_size=size, timesteps=2, threshold=0.3, precision="bfloat16")
+    experiment = Experiment("fashion", model=model, search="edge-popup", sparsity=0.1, **options)
+    net, batch = pruning.prepare(models.build_model(experiment), experiment), digits(3, size)
+    for _ in range(3):
+        net.train()(batch)
+    counts, first = energy.count(net.eval(), batch), True
+    for name, (layer, x) in seen_inputs(net, batch).items():
+        if isinstance(layer, models.Residual) or name == "hidden.0.layer":
+            continue
+        weight, x = layer.effective_weight() != 0, x.double()
+        if x.dim() == 4:
+            met = nn.functional.conv2d((x != 0).double(), weight.double(), None, layer.stride, layer.padding)
+            additions = float(nn.functional.conv2d(x, weight.double(), None, layer.stride, layer.padding).sum())
+        else:
+            met, additions = (x != 0).double() @ weight.double().T, float((x @ weight.double().T).sum())
+        if first:
+            assert counts.loc[name, "effective_macs"] == float(met.sum()) / 3
+        else:
+            assert counts.loc[name, "sops"] == additions / 3, name
+        first = False
+    if model == "resnet19":  # 36 places under each mean
+        pooled = {}
+        net.blocks[-2].neuron.register_forward_hook(lambda m, i, o: pooled.update(spikes=o.double().sum((0, 1, 3, 4))))
+        with torch.no_grad():
+            net(batch)
+        row = counts.loc["hidden.0.layer"]
+        assert row["spikes"] == pooled["spikes"].sum() / 3 > 0
+        assert row["sops"] == float(pooled["spikes"] @ (net.hidden[0].layer.effective_weight() != 0).sum(0).double()) / 3
+
+
+@pytest.mark.parametrize("model", ["conv2", "resnet19"])
+def test_zeros_skipped_in_both_are_the_synapses_with_something_to_multiply(model):
+    net, batch, _ = network(model, neuron="relu", search="edge-popup", sparsity=0.5, width=0.05)
+    batch[:, :, :2] = 0  # zeros of the image are skipped too
+    counts, priced = energy.count(net, batch), energy.skip_zeros(energy.count(net, batch))
+    for name, (layer, x) in seen_inputs(net, batch).items():
+        active = (x != 0).double()
+        if isinstance(layer, models.Residual):
+            assert priced.loc[f"{name}.identity", "sops"] == pytest.approx(float(active.sum()) / 3)
+            continue
+        _, multiplied = by_hand(layer, active)
+        assert counts.loc[name, "effective_macs"] == pytest.approx(multiplied / 3)
+    assert (counts["effective_macs"] <= counts["synapses"]).all()
+    assert counts["effective_macs"].sum() < 0.8 * counts["synapses"].sum()
+    adds = priced["sops"].sum() * energy.ARITHMETIC["add"]
+    total = energy.ARITHMETIC["mac"] * counts["effective_macs"].sum() + adds
+    assert energy.energy(priced).loc["total", "pj"] == pytest.approx(total)
+    assert counts.attrs["units"]["effective_macs"] == "multiply-accumulates an inference"
+
+
+def test_zeros_skipped_change_nothing_where_spikes_are_counted():
+    net, batch, _ = network()
+    counts = energy.count(net, batch)
+    skipped = energy.skip_zeros(counts)
+    spiking = counts["input"] == "spikes"
+    assert (counts["effective_macs"][spiking] == 0).all() and counts["effective_macs"].iloc[0] == counts["synapses"].iloc[0]
+    pd.testing.assert_frame_equal(energy.energy(skipped)[1:-1], energy.energy(counts)[1:-1])
+    with pytest.raises(ValueError, match="not dense_ann's counts"):
+        energy.skip_zeros(energy.dense_ann(counts))
+
+
+def test_attention_of_reals_skips_a_product_where_one_side_is_zero():
+    net, batch = former("relu")
+    counts = energy.count(net, batch)
+    (mix, (q, k, v), _), = seen_calls(net, batch, spikformer.Mix).values()
+    multiplied = sum(
+        float(((q[b, h, n] != 0) & (k[b, h, m] != 0)).sum())
+        for b, h, n, m in np.ndindex(*q.shape[:3], k.shape[2])
+    )
+    assert counts.loc["blocks.0.attention.mix.first", "effective_macs"] == pytest.approx(multiplied / 3)
+    assert 0 < multiplied < 3 * counts.loc["blocks.0.attention.mix.first", "macs"]
 
 
 @pytest.mark.parametrize("model", ["conv4", "resnet19"])
