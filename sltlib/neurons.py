@@ -36,7 +36,7 @@ def _wide(current):
 
 
 def _membranes(current, beta, threshold, steps, zero, constant):
-    """(T, N) currents, or one (N,) for every step: lists of U - threshold and of who fired, step by step."""
+    """(T, ...) currents, or one (...) for every step: lists of U - threshold and of who fired, step by step."""
     distances, fired, u, s = [], [], None, None
     for t in range(steps):
         i = _wide(current if constant else current[t])  # (N,)
@@ -56,6 +56,20 @@ def _forward(current, beta, threshold, steps, zero, constant):
     """(T, N) currents, or one (N,) for every step, to (T, N) spikes."""
     _, fired = _membranes(current, beta, threshold, steps, zero, constant)
     return torch.stack([s.to(current.dtype) for s in fired])  # (T, N)
+
+
+def _plain(current, beta, threshold, steps, zero, constant, surrogate):
+    """The same spikes in operations that torch can differentiate (any number of times), compile, trace and export."""
+    currents = current if constant else current.unbind(0)
+    spikes, fired = _membranes(currents, beta, threshold, steps, zero, constant)
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # no derivative is wanted
+        spikes = fired
+    elif torch.compiler.is_compiling():  # it has no place for _Spike; 0 times the surrogate has its gradient
+        rising = [SURROGATES[surrogate](x).detach() for x in spikes]
+        spikes = [s.to(x.dtype) + (x - x.detach()) * d for s, x, d in zip(fired, spikes, rising, strict=True)]
+    else:
+        spikes = [_Spike.apply(surrogate, x) for x in spikes]
+    return torch.stack([s.to(current.dtype) for s in spikes])  # (T, ...)
 
 
 def _backward(grad, current, beta, threshold, steps, zero, constant, surrogate):
@@ -115,6 +129,17 @@ def _call(function, size, *tensors, **fixed):
         return out
 
 
+def _length(current):
+    """The time steps of (T, ...) currents: a number, also where torch is tracing and sizes are tensors."""
+    return len(current.unbind(0)) if torch.jit.is_tracing() else current.shape[0]
+
+
+def _watched():
+    """Whether torch records, compiles or exports what is run just now: then it wants operations, not our kernel."""
+    recording = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return recording or torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+
+
 def _memory_order(tensor, keep):
     """Dimensions from the outermost in memory to the innermost, the first `keep` in their place.
 
@@ -137,8 +162,8 @@ class _Fused(torch.autograd.Function):
         flat = (laid.reshape(-1) if constant else laid.reshape(steps, -1)).data
         fixed = dict(steps=steps, zero=zero, constant=constant)
         spikes = _call(_forward, flat.numel(), flat, beta, threshold, **fixed)
-        ctx.save_for_backward(flat, beta, threshold)
-        ctx.fixed, ctx.shape = dict(fixed, surrogate=surrogate), laid.shape
+        ctx.save_for_backward(current, beta, threshold)  # the current itself: torch sees whether it is changed in place
+        ctx.fixed, ctx.shape, ctx.laid = dict(fixed, surrogate=surrogate), laid.shape, order
         # where each dimension of the spikes, (T, ...), and of the current stands in memory
         ctx.order = [0, *(place + 1 for place in order)] if constant else order
         ctx.back = _inverse(order)
@@ -147,10 +172,20 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        flat, beta, threshold = ctx.saved_tensors
+        current, beta, threshold = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: this gradient is to be differentiated again
+            spikes = _plain(current, beta, threshold, **ctx.fixed)
+            return *torch.autograd.grad(spikes, current, grad, create_graph=True), None, None, None, None, None, None
+        laid = current.permute(ctx.laid)
+        flat = (laid.reshape(-1) if ctx.fixed["constant"] else laid.reshape(len(laid), -1)).data
         grad = grad.permute(ctx.order).reshape(grad.shape[0], -1).data
         out = _call(_backward, flat.numel(), grad, flat, beta, threshold, **ctx.fixed)
         return out.reshape(ctx.shape).permute(ctx.back), None, None, None, None, None, None
+
+
+def _constant(value):
+    """A constant of the neuron as a tensor of its own, in float32 at least."""
+    return torch.tensor(torch.as_tensor(value).item(), dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
 
 
 class LIF(snntorch.Leaky):
@@ -158,21 +193,31 @@ class LIF(snntorch.Leaky):
 
     beta : decay of the membrane a step, 0 to 1 (lambda in the paper). threshold : above 0; a membrane
     that equals it does not fire. reset_mechanism : "zero" (the papers') or "subtract". surrogate : a
-    name in SURROGATES. fast=False steps `snntorch.Leaky` itself, the reference.
+    name in SURROGATES. fast=False steps `snntorch.Leaky` itself, the reference. learn_beta, learn_threshold :
+    train that constant, as in snnTorch (beta is held in 0 to 1 where it is used); one given as a Parameter
+    is learned too. A neuron that learns runs step by step, several times slower.
 
     The neuron starts at rest at each call and keeps no state. `forward(current, steps=T)` repeats one
-    (B, ...) current T times (direct encoding of a static image) without storing it T times.
+    (B, ...) current T times (direct encoding of a static image) without storing it T times. Its constants and
+    membrane stay float32 under `model.half()` and `model.bfloat16()`; spikes have the current's type.
 
     Raises ValueError for an argument out of range or an unknown name.
     Source: method of arXiv 2311.12060 in the form that fires; snnTorch 1.0.0's Leaky.
     """
 
-    def __init__(self, beta, threshold=1.0, reset_mechanism="zero", surrogate="atan", fast=True):
+    def __init__(
+        self, beta, threshold=1.0, reset_mechanism="zero", surrogate="atan", fast=True,
+        learn_beta=False, learn_threshold=False,
+    ):  # fmt: skip
         problems = []
-        if not 0 <= beta <= 1:
-            problems.append(f"beta={beta!r}: give a decay from 0 to 1")
-        if not threshold > 0:
-            problems.append(f"threshold={threshold!r}: give a number above 0")
+        for name, value, right, wanted in (
+            ("beta", beta, lambda v: 0 <= v <= 1, "a decay from 0 to 1"),
+            ("threshold", threshold, lambda v: v > 0, "a number above 0"),
+        ):
+            if isinstance(value, torch.Tensor) and value.numel() != 1:
+                problems.append(f"{name} of shape {tuple(value.shape)}: give one number for all neurons")
+            elif not right(value):
+                problems.append(f"{name}={value!r}: give {wanted}")
         if reset_mechanism not in ("zero", "subtract"):
             problems.append(f"reset_mechanism={reset_mechanism!r}: choose zero or subtract")
         if surrogate not in SURROGATES:
@@ -180,38 +225,54 @@ class LIF(snntorch.Leaky):
         if problems:
             raise ValueError("LIF: " + "; ".join(problems))
         super().__init__(
-            float(beta),
-            threshold=float(threshold),
+            _constant(beta),
+            threshold=_constant(threshold),
             spike_grad=functools.partial(_Spike.apply, surrogate),
             reset_mechanism=reset_mechanism,
+            learn_beta=learn_beta or isinstance(beta, torch.nn.Parameter),
+            learn_threshold=learn_threshold or isinstance(threshold, torch.nn.Parameter),
         )
+        for name, value in {"beta": beta, "threshold": threshold}.items():
+            if isinstance(value, torch.nn.Parameter):
+                setattr(self, name, value)  # itself: snnTorch learns a copy
         # snnTorch keeps every neuron it makes in this list for ever, and resets them all together.
         self.instances[:] = [other for other in self.instances if other is not self]
         self.surrogate, self.fast = surrogate, fast
 
     def forward(self, current, steps=None):
-        if steps is None and (current.dim() < 2 or current.shape[0] < 1):
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise ValueError(f"LIF: steps={steps!r}: give a whole number of time steps, at least 1")
+        if steps is None and (current.dim() < 2 or not _length(current)):
             raise ValueError(f"LIF wants a current of shape (T, B, ...), got {tuple(current.shape)}")
         if not self.fast:
             return self.reference(current if steps is None else current.expand(steps, *current.shape))
         wide = torch.promote_types(current.dtype, torch.float32)
-        constant, steps = steps is not None, steps or current.shape[0]
-        return _Fused.apply(
-            current, self.beta.to(wide), self.threshold.to(wide), steps, self.reset_mechanism == "zero",
-            constant, self.surrogate,
-        )  # fmt: skip
+        beta, threshold = self.beta.to(wide), self.threshold.to(wide)
+        zero, constant, steps = self.reset_mechanism == "zero", steps is not None, steps or _length(current)
+        if self.beta.requires_grad or self.threshold.requires_grad or _watched():
+            return _plain(current, beta.clamp(0, 1), threshold, steps, zero, constant, self.surrogate)
+        return _Fused.apply(current, beta, threshold, steps, zero, constant, self.surrogate)
+
+    def _apply(self, fn, recurse=True):
+        exact = {name: getattr(self, name).detach() for name in ("beta", "threshold")}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():  # half a precision makes .98828 of .99
+            now = getattr(self, name)
+            if now.dtype.itemsize < 4:
+                now.data = value.to(now.device)
+        return self
 
     def reference(self, current):
         """The same spikes from `snntorch.Leaky`, stepped: (T, B, ...) to (T, B, ...). Slow, and the oracle."""
-        mem, spikes = torch.zeros_like(current[0]), []
-        for i in current:
+        mem, spikes = torch.zeros_like(_wide(current[0])), []
+        for i in _wide(current):
             spike, mem = super().forward(i, mem)
-            spikes.append(spike)
+            spikes.append(spike.to(current.dtype))
         self.mem, self.reset = torch.zeros(0, device=mem.device), None  # leave no state (and no graph) behind
         return torch.stack(spikes)
 
     def extra_repr(self):
-        return (f"beta={float(self.beta):g}, threshold={float(self.threshold):g}, "
+        return (f"beta={self.beta.item():g}, threshold={self.threshold.item():g}, "
                 f"reset_mechanism={self.reset_mechanism!r}, surrogate={self.surrogate!r}")  # fmt: skip
 
 
