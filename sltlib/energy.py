@@ -1,4 +1,4 @@
-"""What an inference costs: energy under three models, ratios, break-even rates.
+"""What an inference costs: energy under four models, ratios, break-even rates.
 
 `counts = count(model, batch)` counts the operations of any network of this project from its real spikes, a row
 a layer (`sltlib.counting`); `energy(counts, model)` prices them. Energy is that of arithmetic and memory at 45 nm:
@@ -120,14 +120,19 @@ def memory(counts):
     }
 
 
-MODELS = {"arithmetic": arithmetic, "integer": integer, "memory": memory}
+def zeros_skipped(counts):
+    """The papers' arithmetic where both networks skip multiplications by zero: `arithmetic` of `skip_zeros`."""
+    return arithmetic(skip_zeros(counts))
+
+
+MODELS = {"arithmetic": arithmetic, "integer": integer, "memory": memory, "zeros skipped": zeros_skipped}
 
 
 def energy(counts, model="arithmetic"):
     """The energy of an inference in pJ, a row a layer and a last row "total"; the column `pj` is the sum.
 
-    counts : from `count`. model : "arithmetic" (the papers'), "integer" or "memory"; each is a function
-    of that name here, whose docstring says what it charges. Raises ValueError for another name.
+    counts : from `count`. model : "arithmetic" (the papers'), "integer", "memory" or "zeros skipped"; each is a
+    function in MODELS, whose docstring says what it charges. Raises ValueError for another name.
     """
     if model not in MODELS:
         raise ValueError(f"model={model!r}: choose from {', '.join(MODELS)}")
@@ -154,7 +159,8 @@ def break_even_rate(counts, model="arithmetic", ann=None):
     """The firing rate under which a spiking network costs less than an ANN: by layer, and "total".
 
     counts : of the spiking network, dense or a ticket; its spikes do not matter. ann : the counts of
-    the network it is held against, default the dense relu network of the same shape (`dense_ann`).
+    the network it is held against, default the dense relu network of the same shape (`dense_ann`), whose zeros
+    are not known: for "zeros skipped" give what `count` finds in one.
     The rate is in spikes an input and step; for the total all layers fire at the same. Above 1: the
     spiking one costs less at any rate; 0: at none; NaN: the layer gets no spikes.
 
