@@ -127,7 +127,7 @@ def test_links_between_notebooks_lead_somewhere():
         assert all((paths.NOTEBOOKS / name).is_file() for name in linked), notebook
 
 
-@pytest.mark.parametrize("notebook", params.names())
+@pytest.mark.parametrize("notebook", profiles.names())
 def test_a_notebook_imports_of_this_library_what_its_face_lists(notebook):
     for i, source in cells(notebook):
         for node in ast.walk(ast.parse(source)):
