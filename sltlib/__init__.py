@@ -13,6 +13,7 @@ _PUBLIC = {  # name: the module that defines it
     "run": "engine.runner",
     "Store": "engine.store",
     "Ticket": "ticket",
+    "Packed": "packed",
     "load_data": "data",
     "data_of": "train",
     "build_model": "models",

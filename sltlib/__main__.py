@@ -12,6 +12,7 @@ COMMANDS = {
     "run": ("engine.runner", "main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
     "data": ("notebook.stage", "main", "list the data sets, or prepare those of a profile"),
     "tune": ("notebook.tune", "main", "search every row's recipe on the validation split"),
+    "predict": ("engine.predict", "main", "classify pictures by a ticket: predict TICKET IMAGE..."),
     "list": ("engine.store", "list_main", "list the stored results"),
     "readme": ("notebook.readme", "main", "fill the README's tables from the committed results; --check compares"),
     "doctor": ("engine.store", "main", "explain a damaged store or pipeline; --fix repairs it"),

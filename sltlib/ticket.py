@@ -138,6 +138,12 @@ class Ticket:
         """The network as plain nn.Conv2d and nn.Linear with the effective weights: ready to lift out."""
         return layers.materialize(self.apply(model))
 
+    def pack(self, mean=None, std=None):
+        """The network as bits, which runs fast on a CPU: a Packed (sltlib.packed says what can be packed)."""
+        from sltlib.packed import Packed
+
+        return Packed.from_ticket(self, mean, std)
+
     def save(self, path):
         """Write one safetensors file, bit-packed, atomically; returns its size in bytes."""
         from safetensors.numpy import save

@@ -1,0 +1,794 @@
+// Binary tickets by bits: what sltlib/packed.py describes in NumPy, many neurons a vector. Same spikes, bit for bit.
+//
+// The spikes of a channel lie as bits: rows outer, time steps inner, then images, then columns (`pitch` bits an
+// image's row). A tile is some rows of all steps; for each tap (channel, dy, dx) its bits are copied side by side,
+// so a kept weight is one index. Per output channel a list of +1 taps and one of -1 taps is summed by carry-save
+// full adders: planes of bits that hold, for each lane, sum of x over +1 plus sum of (1 - x) over -1. The planes are
+// transposed to integers, pooled, scaled, shifted, fired through the neuron, and are bits again.
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <thread>
+#include <vector>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#ifndef VECTOR_BYTES
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#endif
+
+namespace {
+
+typedef int16_t sixteen __attribute__((vector_size(32)));
+typedef int16_t loose16 __attribute__((vector_size(32), aligned(2), may_alias));
+constexpr int BYTES = VECTOR_BYTES, TAP = 2 * BYTES, SLACK = 4 * BYTES, LEVELS = 26;
+typedef uint64_t vec __attribute__((vector_size(BYTES)));
+typedef uint64_t loose __attribute__((vector_size(BYTES), aligned(1), may_alias));
+
+enum Neuron { ZERO = 0, SUBTRACT = 1, SIGN = 2 };
+
+struct Layer {
+    int32_t inputs, outputs, size, pool;  // size: rows and columns that come in; 1 of a linear layer
+    const uint8_t* deltas;                // of each output its +1 taps, then its -1 taps, as steps from tap to tap
+    const uint32_t* begin;                // where an output's list begins
+    const uint32_t* plus;                 // how many of its taps are +1
+    const float *scale, *shift;           // of the normalisation, gain included
+    const int32_t* sums;                  // sign: (outputs, 3, 3) sums of the weights at each place of the kernel
+    const float* base;                    // first layer: (outputs, 3, 3) what the pixels' mean adds, by border
+};
+
+struct Net {
+    int32_t layers, convs, steps, frames, neuron, channels, classes, unused;
+    float beta, threshold;
+    const float* pixel;  // what one grey level of a channel is worth
+    const Layer* layer;
+};
+
+// ---------------------------------------------------------------- counting
+
+template <int N> struct Lanes { vec v[N]; };
+
+// Adds two bits to a plane and returns the carry. MINUS: x, y and the carry are complements.
+template <bool MINUS, int N> inline __attribute__((always_inline)) Lanes<N> add(Lanes<N>& sum, const Lanes<N>& x, const Lanes<N>& y) {
+    Lanes<N> carry;
+    for (int i = 0; i < N; i++) {
+#if defined(__AVX512F__) && VECTOR_BYTES == 64
+        __m512i s = (__m512i)sum.v[i], a = (__m512i)x.v[i], b = (__m512i)y.v[i];
+        sum.v[i] = (vec)_mm512_ternarylogic_epi64(s, a, b, 0x96);
+        carry.v[i] = (vec)_mm512_ternarylogic_epi64(s, a, b, MINUS ? 0x8E : 0xE8);
+#else
+        vec u = x.v[i] ^ y.v[i], a = sum.v[i] ^ x.v[i];
+        sum.v[i] ^= u;
+        carry.v[i] = x.v[i] ^ (u & (MINUS ? ~a : a));
+#endif
+    }
+    return carry;
+}
+
+template <int N> struct List {
+    const uint8_t *delta, *tap;
+    inline __attribute__((always_inline)) Lanes<N> next() {
+        tap += size_t(*delta++) * TAP;
+        Lanes<N> x;
+        for (int i = 0; i < N; i++) x.v[i] = *(const loose*)(tap + i * BYTES);
+        return x;
+    }
+};
+
+template <int N> struct Rest {
+    const Lanes<N>* at;
+    inline __attribute__((always_inline)) Lanes<N> next() { return *at++; }
+};
+
+template <bool MINUS, int N, class From>
+inline __attribute__((always_inline)) Lanes<N> eight(From& from, Lanes<N>& one, Lanes<N>& two, Lanes<N>& four) {
+    Lanes<N> x = from.next(), y = from.next(), a = add<MINUS>(one, x, y);
+    x = from.next(), y = from.next();
+    Lanes<N> b = add<MINUS>(one, x, y), c = add<MINUS>(two, a, b);
+    x = from.next(), y = from.next();
+    a = add<MINUS>(one, x, y);
+    x = from.next(), y = from.next();
+    b = add<MINUS>(one, x, y);
+    Lanes<N> d = add<MINUS>(two, a, b);
+    return add<MINUS>(four, c, d);
+}
+
+template <int N> struct Counter {
+    Lanes<N> one, two, four, sums[LEVELS], waiting[LEVELS], rest[16];
+    unsigned full = 0;
+    int rests = 0;
+
+    void push(Lanes<N> carry, int level) {
+        while (full >> level & 1) {
+            full &= ~(1u << level);
+            carry = add<false>(sums[level], waiting[level], carry);
+            level++;
+        }
+        waiting[level] = carry;
+        full |= 1u << level;
+    }
+
+    template <bool MINUS> static Lanes<N> plain(Lanes<N> x) {
+        for (int i = 0; i < N && MINUS; i++) x.v[i] = ~x.v[i];
+        return x;
+    }
+
+    template <bool MINUS> void take(List<N> list, int n) {
+        Lanes<N> a = one, b = two, c = four, d = sums[3];
+        for (; n >= 16; n -= 16) {
+            Lanes<N> x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
+            push(plain<MINUS>(add<MINUS>(d, x, y)), 4);
+        }
+        sums[3] = d;
+        if (n >= 8) {
+            push(plain<MINUS>(eight<MINUS>(list, a, b, c)), 3);
+            n -= 8;
+        }
+        one = a, two = b, four = c;
+        for (; n; n--) rest[rests++] = plain<MINUS>(list.next());
+    }
+
+    // Planes of the count, least first; returns how many.
+    int run(const uint8_t* deltas, int plus, int total, const uint8_t* taps, vec (*planes)[2]) {
+        int bits = total ? 32 - __builtin_clz(total) : 0;
+        Lanes<N> none = {};
+        one = two = four = none;
+        for (int i = 3; i < bits + 2; i++) sums[i] = none;
+        take<false>(List<N>{deltas, taps}, plus);
+        take<true>(List<N>{deltas + plus, taps}, total - plus);
+        while (rests % 8) rest[rests++] = none;
+        Rest<N> from{rest};
+        for (int i = 0; i < rests; i += 8) push(eight<false>(from, one, two, four), 3);
+        Lanes<N> carry = none;
+        for (int level = 3; level < bits; level++) {
+            if (full >> level & 1) {
+                carry = add<false>(sums[level], waiting[level], carry);
+            } else {
+                for (int i = 0; i < N; i++) {
+                    vec both = sums[level].v[i] & carry.v[i];
+                    sums[level].v[i] ^= carry.v[i];
+                    carry.v[i] = both;
+                }
+            }
+        }
+        for (int i = 0; i < N; i++) {
+            planes[0][i] = one.v[i], planes[1][i] = two.v[i], planes[2][i] = four.v[i];
+            for (int level = 3; level < bits; level++) planes[level][i] = sums[level].v[i];
+        }
+        return bits;
+    }
+};
+
+// ---------------------------------------------------------------- planes to integers
+
+inline vec repeat(uint64_t word) { return vec{} + word; }
+
+// Eight planes (`stride` apart) to a byte a lane, in the order of the lanes.
+void bytes_of(const vec (*planes)[2], int column, int count, uint8_t* out) {
+    vec p[8];
+    for (int i = 0; i < 8; i++) p[i] = i < count ? planes[i][column] : vec{};
+    const uint64_t masks[3] = {0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F};
+    for (int s = 0; s < 3; s++) {
+        int by = 1 << s;
+        vec mask = repeat(masks[s]);
+        for (int i = 0; i < 8; i++) {
+            if (i & by) continue;
+            vec t = ((p[i] >> by) ^ p[i + by]) & mask;
+            p[i + by] ^= t;
+            p[i] ^= t << by;
+        }
+    }
+#ifdef __SSE2__
+    for (int half = 0; half < BYTES / 16; half++) {
+        __m128i a[8], b[8];
+        for (int i = 0; i < 8; i++) a[i] = ((const __m128i*)&p[i])[half];
+        for (int i = 0; i < 4; i++) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]), b[i + 4] = _mm_unpackhi_epi8(a[2 * i], a[2 * i + 1]);
+        for (int h = 0; h < 2; h++) {
+            __m128i c[4];
+            for (int i = 0; i < 2; i++) {
+                c[i] = _mm_unpacklo_epi16(b[4 * h + 2 * i], b[4 * h + 2 * i + 1]);
+                c[i + 2] = _mm_unpackhi_epi16(b[4 * h + 2 * i], b[4 * h + 2 * i + 1]);
+            }
+            for (int i = 0; i < 2; i++) {
+                _mm_storeu_si128((__m128i*)out + 0, _mm_unpacklo_epi32(c[2 * i], c[2 * i + 1]));
+                _mm_storeu_si128((__m128i*)out + 1, _mm_unpackhi_epi32(c[2 * i], c[2 * i + 1]));
+                out += 32;
+            }
+        }
+    }
+#else
+    for (int b = 0; b < BYTES; b++)
+        for (int i = 0; i < 8; i++) *out++ = ((const uint8_t*)&p[i])[b];
+#endif
+}
+
+// A count a lane, 8 * BYTES of them.
+void spread(const vec (*planes)[2], int column, int bits, uint8_t* out) { bytes_of(planes, column, bits, out); }
+
+void spread(const vec (*planes)[2], int column, int bits, uint16_t* out) {
+    uint8_t low[8 * BYTES], high[8 * BYTES];
+    bytes_of(planes, column, std::min(bits, 8), low);
+    bytes_of(planes + 8, column, std::max(bits - 8, 0), high);
+    for (int i = 0; i < 8 * BYTES; i++) out[i] = low[i] | high[i] << 8;
+}
+
+void spread(const vec (*planes)[2], int column, int bits, int32_t* out) {
+    uint8_t byte[8 * BYTES];
+    for (int group = 0; group < 3; group++) {
+        if (group && bits <= 8 * group) break;
+        bytes_of(planes + 8 * group, column, std::max(0, std::min(bits - 8 * group, 8)), byte);
+        for (int i = 0; i < 8 * BYTES; i++) out[i] = group ? out[i] | byte[i] << 8 * group : byte[i];
+    }
+}
+
+// ---------------------------------------------------------------- neurons
+
+// Where currents come from: counts (or floats) of row r and step t at values + r * row + t * step; where POOL, rows
+// and columns in pairs. step 0: the same current at every step. current = (count - minus) * scale + shift.
+template <class U> struct Source {
+    const U* values;
+    int rows, row, step, minus;
+    float scale, shift;
+};
+
+// Where spikes go: out + r * row + t * step, `bytes` of them; valid: the lanes that are neurons.
+struct Sink {
+    uint8_t* out;
+    const uint8_t* valid;
+    int bytes, row, step;
+};
+
+#ifdef __AVX2__
+inline __m256i eight_of(const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
+inline __m256i eight_of(const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); }
+inline __m256i eight_of(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline __m256i pooled(const uint8_t* p, const uint8_t* q) {
+    __m256i w = _mm256_cvtepu16_epi32(_mm_max_epu8(_mm_loadu_si128((const __m128i*)p), _mm_loadu_si128((const __m128i*)q)));
+    return _mm256_max_epi32(_mm256_and_si256(w, _mm256_set1_epi32(255)), _mm256_srli_epi32(w, 8));
+}
+inline __m256i pooled(const uint16_t* p, const uint16_t* q) {
+    __m256i w = _mm256_max_epu16(_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)q));
+    return _mm256_max_epi32(_mm256_and_si256(w, _mm256_set1_epi32(65535)), _mm256_srli_epi32(w, 16));
+}
+inline __m256i pooled(const int32_t* p, const int32_t* q) {
+    __m256 a = _mm256_castsi256_ps(_mm256_max_epi32(eight_of(p), eight_of(q)));
+    __m256 b = _mm256_castsi256_ps(_mm256_max_epi32(eight_of(p + 8), eight_of(q + 8)));
+    __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xDD));
+    return _mm256_permute4x64_epi64(_mm256_max_epi32(even, odd), 0xD8);
+}
+template <bool POOL, class U> inline __m256 eight_currents(const Source<U>& from, const U* p, int lane) {
+    __m256i n = POOL ? pooled(p + 2 * lane, p + from.row / 2 + 2 * lane) : eight_of(p + lane);
+    __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(n, _mm256_set1_epi32(from.minus)));
+    return _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
+}
+template <bool POOL> inline __m256 eight_currents(const Source<float>& from, const float* p, int lane) {
+    return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(p + lane), _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
+}
+typedef __m256 Eight;
+inline Eight all(float x) { return _mm256_set1_ps(x); }
+inline Eight above(Eight a, Eight b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+inline Eight at_least(Eight a, Eight b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+inline Eight where(Eight mask, Eight x) { return _mm256_and_ps(mask, x); }
+inline Eight unless(Eight mask, Eight x) { return _mm256_andnot_ps(mask, x); }
+inline uint8_t bits_of(Eight mask) { return _mm256_movemask_ps(mask); }
+#else
+struct Eight { float v[8]; };
+template <class F> inline Eight each(F f) { Eight out; for (int i = 0; i < 8; i++) out.v[i] = f(i); return out; }
+inline Eight operator*(Eight a, Eight b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
+inline Eight operator+(Eight a, Eight b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
+inline Eight operator-(Eight a, Eight b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
+inline Eight all(float x) { return each([&](int) { return x; }); }
+inline Eight above(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] > b.v[i]); }); }
+inline Eight at_least(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] >= b.v[i]); }); }
+inline Eight where(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? x.v[i] : 0.0f; }); }
+inline Eight unless(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? 0.0f : x.v[i]; }); }
+inline uint8_t bits_of(Eight mask) { int out = 0; for (int i = 0; i < 8; i++) out |= (mask.v[i] != 0) << i; return out; }
+template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from, const U* p, int lane) {
+    return each([&](int i) {
+        const U *x = p + (POOL ? 2 * (lane + i) : lane + i), *y = x + from.row / 2;
+        const U n = POOL ? std::max(std::max(x[0], x[1]), std::max(y[0], y[1])) : x[0];
+        return float(n - from.minus) * from.scale + from.shift;
+    });
+}
+#endif
+
+template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+    const Eight beta = all(net.beta), threshold = all(net.threshold), zero = all(0);
+    for (int r = 0; r < from.rows; r++)
+        for (int i = 0; i < to.bytes; i++) {
+            const U* values = from.values + size_t(r) * from.row;
+            uint8_t* out = to.out + size_t(r) * to.row + i;
+            Eight u = zero, fired = zero, now = eight_currents<POOL>(from, values, 8 * i);
+            for (int t = 0; t < net.steps; t++) {
+                if (t && from.step) now = eight_currents<POOL>(from, values += from.step, 8 * i);
+                if (NEURON == SIGN) {
+                    fired = at_least(now, zero);
+                } else {
+                    if (t == 0) u = now;
+                    else if (NEURON == ZERO) u = beta * unless(fired, u) + now;
+                    else u = beta * u + now - where(fired, threshold);
+                    fired = above(u, threshold);
+                }
+                out[size_t(t) * to.step] = bits_of(fired) & to.valid[i];
+            }
+        }
+}
+
+template <bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+    if (net.neuron == ZERO) fire<ZERO, POOL>(net, from, to);
+    else if (net.neuron == SIGN) fire<SIGN, POOL>(net, from, to);
+    else fire<SUBTRACT, POOL>(net, from, to);
+}
+
+// ORs n bits from one place to another; both may be read and written 8 bytes beyond.
+void copy_bits(const uint8_t* from, size_t at, uint8_t* to, size_t place, int n) {
+    for (int done = 0; done < n; done += 48) {
+        int now = std::min(48, n - done);
+        size_t a = at + done, b = place + done;
+        uint64_t x, y;
+        memcpy(&x, from + a / 8, 8);
+        x = (x >> a % 8 & ((1ull << now) - 1)) << b % 8;
+        memcpy(&y, to + b / 8, 8);
+        y |= x;
+        memcpy(to + b / 8, &y, 8);
+    }
+}
+
+
+// ---------------------------------------------------------------- a group of images through the network
+
+struct Barrier {
+    int size;
+    std::atomic<int> arrived{0}, turn{0};
+    explicit Barrier(int n) : size(n) {}
+    void wait() {
+        if (size == 1) return;
+        int now = turn.load();
+        if (arrived.fetch_add(1) + 1 == size) {
+            arrived.store(0);
+            turn.store(now + 1);
+        } else {
+            for (int spins = 0; turn.load() == now; spins++)
+                if (spins > 2000) std::this_thread::yield();
+        }
+    }
+};
+
+// How the bits that a convolution reads lie for a group of images: `pitch` bits an image's row, `block` bytes a step,
+// `row` bytes a row of all steps. A tile is `tile` rows of them, `columns` vectors. out_*: of what it gives.
+struct Place {
+    int pitch, block, row, tile = 1, columns = 1, out_pitch, out_size, out_block;
+    std::vector<uint8_t> bits, valid, left, right;  // (inputs, size + 2, row); masks of lanes: outputs, not first, not last
+    int pairs() const { return (columns + 1) / 2; }
+};
+
+// What a thread needs for itself.
+struct Own {
+    std::vector<uint8_t> taps, shifted[3], row, placed;
+    std::vector<int32_t> counts;
+    std::vector<float> currents, sums;
+};
+
+void set(std::vector<uint8_t>& v, int bit, bool on) { v[bit / 8] = on ? v[bit / 8] | 1 << bit % 8 : v[bit / 8] & ~(1 << bit % 8); }
+int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+uint64_t transposed(uint64_t x) {  // bit i of byte j to bit j of byte i
+    uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AA;
+    x ^= t ^ t << 7;
+    t = (x ^ x >> 14) & 0x0000CCCC0000CCCC;
+    x ^= t ^ t << 14;
+    t = (x ^ x >> 28) & 0x00000000F0F0F0F0;
+    return x ^ t ^ t << 28;
+}
+
+struct Group {
+    const Net& net;
+    const int chunk, group, steps, bytes;  // images at once in linear layers and in convolutions; bytes of chunk bits
+    std::vector<Place> place;              // of what convolution i reads; the first reads pixels, its place says what it gives
+    int last, unit;                        // size after the last convolution, bytes of its rows
+    std::vector<uint8_t> flat;             // (chunk, steps, outputs, last, unit): what the last convolution gives
+    std::vector<std::vector<uint8_t>> dense;  // (pairs, features, TAP): what each linear layer reads
+    std::vector<uint8_t> everyone;
+    std::vector<int16_t> pixels;  // (frames, group, channels, plane())
+    Barrier barrier;
+    uint8_t* const* trace;  // of each layer with neurons: (images, steps, outputs, size, size); or null
+
+    Group(const Net& n, int chunk_, int group_, int team, uint8_t* const* trace_)
+        : net(n), chunk(chunk_), group(group_), steps(n.steps), bytes((chunk_ + 7) / 8), barrier(team), trace(trace_) {
+        place.resize(net.convs);
+        for (int i = net.convs - 1; i > 0; i--) {
+            const Layer& layer = net.layer[i];
+            Place& p = place[i];
+            p.pitch = up(layer.size, group % 4 == 0 ? 2 : group % 2 == 0 ? 4 : 8);
+            if (i + 1 < net.convs) {  // where rows may lie as the next layer wants them, nothing need be moved
+                int wanted = place[i + 1].pitch * (layer.pool ? 2 : 1);
+                if (wanted >= p.pitch && wanted <= p.pitch + p.pitch / 4) p.pitch = wanted;
+            }
+            p.block = group * p.pitch / 8, p.row = steps * p.block;
+            p.out_pitch = layer.pool ? p.pitch / 2 : p.pitch, p.out_size = layer.pool ? layer.size / 2 : layer.size;
+            choose_tile(p, layer);
+            p.bits.assign(size_t(layer.inputs) * (layer.size + 2) * p.row + size_t(p.tile + 1) * p.row + SLACK + TAP, 0);
+            p.left.assign((p.tile + 2) * p.row + SLACK, 255), p.right = p.left;
+            for (int b = 0; b < (p.tile + 2) * steps; b++)
+                for (int image = 0; image < group; image++) {
+                    set(p.left, b * p.block * 8 + image * p.pitch, false);
+                    set(p.right, b * p.block * 8 + image * p.pitch + layer.size - 1, false);
+                }
+        }
+        place[0].out_pitch = place[1].pitch, place[0].out_size = net.layer[0].size;
+        for (Place& p : place) {
+            p.out_block = (group * p.out_pitch + 7) / 8;
+            p.valid.assign(p.out_block, 0);
+            for (int image = 0; image < group; image++)
+                for (int x = 0; x < p.out_size; x++) set(p.valid, image * p.out_pitch + x, true);
+        }
+        pixels.assign(size_t(net.frames) * group * net.channels * plane(), 0);
+        last = place[net.convs - 1].out_size, unit = (last + 7) / 8;
+        flat.assign(size_t(chunk) * steps * net.layer[net.convs - 1].outputs * last * unit, 0);
+        everyone.assign(bytes, 255);
+        for (int i = net.convs; i < net.layers; i++)
+            dense.emplace_back(size_t(up(columns(), 2) / 2) * net.layer[i].inputs * TAP + SLACK, 0);
+    }
+
+    int plane() const { return up((net.layer[0].size + 2) * (net.layer[0].size + 2), 64) + 2 * net.layer[0].size + 128; }
+    int columns() const { return (steps * bytes + BYTES - 1) / BYTES; }
+
+    // As few vectors as cover all rows, two at once where that costs no more, and few rows at once: they stay in the cache.
+    static void choose_tile(Place& p, const Layer& layer) {
+        int least = layer.pool ? 2 : 1, rows = layer.size / least * least;
+        double best = 1e30;
+        for (int tile = least; tile <= rows; tile += least) {
+            int vectors = (tile * p.row + BYTES - 1) / BYTES;
+            if (tile > least && vectors > 4) break;
+            double cost = ((rows + tile - 1) / tile) * (vectors / 2 * 2 + vectors % 2 * 1.2);
+            if (cost < best - 1e-9) best = cost, p.tile = tile, p.columns = vectors;
+        }
+    }
+
+    // One member of the team takes its share of every layer; images from .. from + count of the batch, at most a chunk.
+    void run(const uint8_t* images, int64_t from, int count, float* logits, int member, Own& own) {
+        const size_t image = size_t(net.frames) * net.channels * net.layer[0].size * net.layer[0].size;
+        for (int start = 0; start < count; start += group) {
+            const int now = std::min(group, count - start);
+            if (!member) read(images + (from + start) * image, now);
+            barrier.wait();
+            first(from, start, now, member, own);
+            barrier.wait();
+            for (int i = 1; i < net.convs; i++) {
+                convolve(i, from, start, now, member, own);
+                barrier.wait();
+            }
+        }
+        turn(member);
+        barrier.wait();
+        for (int i = net.convs; i < net.layers; i++) {
+            multiply(i, from, count, logits, member, own);
+            barrier.wait();
+        }
+    }
+
+    __attribute__((noinline)) void read(const uint8_t* images, int now) {
+        const int size = net.layer[0].size, wide = size + 2, maps = net.frames * net.channels;
+        for (int image = 0; image < now; image++)
+            for (int map = 0; map < maps; map++) {
+                int16_t* to = &pixels[(size_t(map / net.channels * group + image) * net.channels + map % net.channels) * plane()];
+                const uint8_t* from = images + (size_t(image) * maps + map) * size * size;
+                for (int y = 0; y < size; y++)
+                    for (int x = 0; x < size; x++) to[(y + 1) * wide + x + 1] = from[y * size + x];
+            }
+    }
+
+    // The first layer: whole sums of grey levels, weighed channel by channel, and fired.
+    __attribute__((noinline)) void first(int64_t from, int start, int now, int member, Own& own) {
+        const Layer& layer = net.layer[0];
+        const Place& p = place[0];
+        const int size = layer.size, wide = size + 2, length = up(size * wide, 64), lanes = p.out_block * 8, maps = net.frames * group;
+        own.sums.resize(length);
+        own.currents.assign(size_t(net.frames) * size * lanes + 8, 0);
+        std::vector<std::vector<int>> plus(net.channels), minus(net.channels);
+        for (int o = member; o < layer.outputs; o += barrier.size) {
+            for (auto& list : plus) list.clear();
+            for (auto& list : minus) list.clear();
+            const uint8_t* delta = layer.deltas + layer.begin[o];
+            const int total = layer.begin[o + 1] - layer.begin[o], pluses = layer.plus[o];
+            for (int e = 0, tap = 0; e < total; e++) {
+                tap = (e == pluses ? 0 : tap) + delta[e];
+                (e < pluses ? plus : minus)[tap / 9].push_back(tap % 9 / 3 * wide + tap % 3);
+            }
+            for (int map = 0; map < maps; map++) {
+                float* sums = own.sums.data();
+                for (int y = 0; y < size; y++) {
+                    const float* base = layer.base + 9 * o + (y == 0 ? 0 : y < size - 1 ? 3 : 6);
+                    for (int x = 0; x < size; x++) sums[y * wide + x] = base[1];
+                    sums[y * wide] = base[0], sums[y * wide + size - 1] = base[2];
+                }
+                for (int c = 0; c < net.channels; c++) {
+                    const int16_t* pixel = &pixels[(size_t(map) * net.channels + c) * plane()];
+                    const float worth = net.pixel[c];
+                    for (int i = 0; i < length; i += 64) {
+                        sixteen s[4] = {};
+                        for (int at : plus[c])
+                            for (int k = 0; k < 4; k++) s[k] += ((const loose16*)(pixel + at + i))[k];
+                        for (int at : minus[c])
+                            for (int k = 0; k < 4; k++) s[k] -= ((const loose16*)(pixel + at + i))[k];
+                        int16_t whole[64];
+                        memcpy(whole, s, sizeof s);
+                        for (int k = 0; k < 64; k++) sums[i + k] += float(whole[k]) * worth;
+                    }
+                }
+                for (int y = 0; y < size; y++)
+                    memcpy(&own.currents[(size_t(y) * net.frames + map / group) * lanes + map % group * p.out_pitch], sums + y * wide, 4 * size);
+            }
+            const Source<float> from_ = {own.currents.data(), size, net.frames * lanes, net.frames > 1 ? lanes : 0, 0, layer.scale[o], layer.shift[o]};
+            deliver<false>(0, o, 0, from_, from, start, now, own);
+        }
+    }
+
+    __attribute__((noinline)) void convolve(int i, int64_t from, int start, int now, int member, Own& own) {
+        const Layer& layer = net.layer[i];
+        const Place& p = place[i];
+        const int rows = layer.pool ? layer.size / 2 * 2 : layer.size, tiles = (rows + p.tile - 1) / p.tile, team = barrier.size;
+        const int parts = tiles % team ? team : 1;
+        own.taps.resize(size_t(p.pairs()) * layer.inputs * 9 * TAP);
+        for (int item = member; item < tiles * parts; item += team) {
+            const int y = item / parts * p.tile, part = item % parts, tile = std::min(p.tile, rows - y);
+            gather(layer, p, y, own);
+            for (int o = layer.outputs * part / parts; o < layer.outputs * (part + 1) / parts; o++) {
+                int bits = count(layer, o, own, own.taps.data(), layer.inputs * 9, p.columns);
+                if (net.neuron == SIGN) borders(layer, p, o, y, tile, (int32_t*)own.counts.data());
+                if (net.neuron == SIGN || bits > 16) rows_of<int32_t>(i, o, y, tile, from, start, now, own);
+                else if (bits > 8) rows_of<uint16_t>(i, o, y, tile, from, start, now, own);
+                else rows_of<uint8_t>(i, o, y, tile, from, start, now, own);
+            }
+        }
+    }
+
+    template <class U> void rows_of(int i, int o, int y, int tile, int64_t from, int start, int now, Own& own) {
+        const Layer& layer = net.layer[i];
+        const Place& p = place[i];
+        const int together = layer.pool ? 2 : 1;
+        const Source<U> counts = {(const U*)own.counts.data(), tile / together, 8 * p.row * together, 8 * p.block, offset(layer, o), layer.scale[o], layer.shift[o]};
+        if (layer.pool) deliver<true>(i, o, y / 2, counts, from, start, now, own);
+        else deliver<false>(i, o, y, counts, from, start, now, own);
+    }
+
+    // What a count holds beside the sum: 1 for each -1 weight; of signs, whose bits count double, 1 for each weight.
+    int offset(const Layer& layer, int o) const {
+        int total = layer.begin[o + 1] - layer.begin[o];
+        return net.neuron == SIGN ? total : total - int(layer.plus[o]);
+    }
+
+    // Sign: twice the bits, and a weight on the padding, which is neither +1 nor -1, counts nothing.
+    void borders(const Layer& layer, const Place& p, int o, int y, int tile, int32_t* counts) const {
+        for (int i = 0; i < tile * p.row * 8; i++) counts[i] *= 2;
+        for (int r = 0; r < tile; r++) {
+            int whole = 0, left = 0, right = 0;
+            for (int k = 0; k < 3; k++) {
+                const int32_t* sums = layer.sums + 9 * o + 3 * k;
+                bool outside = y + r + k == 0 || y + r + k == layer.size + 1;
+                if (outside) whole += sums[0] + sums[1] + sums[2];
+                else left += sums[0], right += sums[2];
+            }
+            int32_t* row = counts + r * p.row * 8;
+            for (int i = 0; whole && i < p.row * 8; i++) row[i] += whole;
+            for (int t = 0; t < steps; t++)
+                for (int image = 0; image < group; image++) {
+                    int32_t* at = row + t * p.block * 8 + image * p.pitch;
+                    at[0] += left, at[layer.size - 1] += right;
+                }
+        }
+    }
+
+    // The bits of a tile's taps, side by side: (pairs, inputs, 3, 3, TAP).
+    __attribute__((noinline)) void gather(const Layer& layer, const Place& p, int y, Own& own) const {
+        const int length = (p.tile + 2) * p.row, words = length / 8 + 1;
+        for (auto& copy : own.shifted) copy.resize(length + 3 * TAP + 16);
+        for (int c = 0; c < layer.inputs; c++) {
+            uint8_t* middle = own.shifted[1].data() + 8;
+            memcpy(middle, &p.bits[(size_t(c) * (layer.size + 2) + y) * p.row], length);
+            memset(middle + length, 0, 16);
+            for (int i = 0; i < words; i++) {
+                uint64_t before, here, after, left, right;
+                memcpy(&before, middle + 8 * i - 8, 8), memcpy(&here, middle + 8 * i, 8), memcpy(&after, middle + 8 * i + 8, 8);
+                memcpy(&left, &p.left[8 * i], 8), memcpy(&right, &p.right[8 * i], 8);
+                left &= here << 1 | (i ? before >> 63 : 0), right &= here >> 1 | after << 63;
+                memcpy(own.shifted[0].data() + 8 + 8 * i, &left, 8), memcpy(own.shifted[2].data() + 8 + 8 * i, &right, 8);
+            }
+            for (int pair = 0; pair < p.pairs(); pair++) {
+                uint8_t* to = &own.taps[(size_t(pair) * layer.inputs + c) * 9 * TAP];
+                for (int dy = 0; dy < 3; dy++)
+                    for (int dx = 0; dx < 3; dx++, to += TAP) memcpy(to, own.shifted[dx].data() + 8 + dy * p.row + pair * TAP, TAP);
+            }
+        }
+    }
+
+    // Counts of output o for every lane into own.counts (uint8, uint16 or, of signs and wide ones, int32); their bits.
+    int count(const Layer& layer, int o, Own& own, const uint8_t* taps, int features, int columns) const {
+        const int total = layer.begin[o + 1] - layer.begin[o], plus = layer.plus[o];
+        const uint8_t* deltas = layer.deltas + layer.begin[o];
+        own.counts.resize(std::max(own.counts.size(), size_t(up(columns, 2)) * BYTES * 8 + 64));
+        vec planes[LEVELS][2];
+        int bits = 0;
+        for (int column = 0; column < columns; column += 2, taps += size_t(features) * TAP) {
+            const int many = std::min(2, columns - column);
+            if (many == 2) {
+                Counter<2> counter;  // not Counter<2>(): that would clear all of it
+                bits = counter.run(deltas, plus, total, taps, planes);
+            } else {
+                Counter<1> counter;
+                bits = counter.run(deltas, plus, total, taps, planes);
+            }
+            for (int k = 0; k < many; k++) {
+                const size_t at = size_t(column + k) * BYTES * 8;
+                if (net.neuron == SIGN || bits > 16) spread(planes, k, bits, own.counts.data() + at);
+                else if (bits > 8) spread(planes, k, bits, (uint16_t*)own.counts.data() + at);
+                else spread(planes, k, bits, (uint8_t*)own.counts.data() + at);
+            }
+        }
+        return bits;
+    }
+
+    // Fires rows y, y + 1, ... and puts their spikes where the next layer reads them.
+    template <bool POOL, class U> void deliver(int i, int o, int y, const Source<U>& counts, int64_t from, int start, int now, Own& own) {
+        const Place& p = place[i];
+        Place* next = i + 1 < net.convs ? &place[i + 1] : nullptr;
+        uint8_t* to = next ? &next->bits[(size_t(o) * (net.layer[i + 1].size + 2) + y + 1) * next->row] : nullptr;
+        const bool there = next && next->pitch == p.out_pitch;
+        const int length = steps * p.out_block;  // of a row
+        own.row.resize(std::max(own.row.size(), size_t(counts.rows) * length + 16));
+        uint8_t* fired = there ? to : own.row.data();
+        fire<POOL>(net, counts, Sink{fired, p.valid.data(), p.out_block, length, p.out_block});
+        for (int r = 0; r < counts.rows; r++, fired += length, y++) {
+            if (!there) place_row(p, next, to + (next ? size_t(r) * next->row : 0), fired, o, y, start, now, own);
+            if (!trace || !trace[i]) continue;
+            for (int image = 0; image < now; image++)
+                for (int t = 0; t < steps; t++)
+                    for (int x = 0; x < p.out_size; x++) {
+                        const int lane = image * p.out_pitch + x;
+                        const size_t at = ((size_t(from + start + image) * steps + t) * net.layer[i].outputs + o) * p.out_size + y;
+                        trace[i][at * p.out_size + x] = fired[size_t(t) * p.out_block + lane / 8] >> lane % 8 & 1;
+                    }
+        }
+    }
+
+    // Copies a row's bits, image by image, to where the next convolution has them, or to `flat`. Writes no byte beside.
+    void place_row(const Place& p, const Place* next, uint8_t* to, const uint8_t* fired, int o, int y, int start, int now, Own& own) {
+        if (next) own.placed.assign(next->row + 16, 0);
+        const int outputs = net.layer[net.convs - 1].outputs;
+        for (int t = 0; t < steps; t++, fired += p.out_block)
+            for (int image = 0; image < (next ? group : now); image++) {
+                if (next) {
+                    copy_bits(fired, image * p.out_pitch, own.placed.data(), size_t(t) * next->block * 8 + image * next->pitch, p.out_size);
+                    continue;
+                }
+                uint8_t* bytes = &flat[((size_t(start + image) * steps + t) * outputs + o) * last * unit + y * unit];
+                for (int x = 0; x < last; x += 8) {
+                    uint8_t whole[16] = {};
+                    copy_bits(fired, image * p.out_pitch + x, whole, 0, std::min(8, last - x));
+                    bytes[x / 8] = whole[0];
+                }
+            }
+        if (next) memcpy(to, own.placed.data(), next->row);
+    }
+
+    // From bits of columns to bits of images: what the first linear layer reads.
+    __attribute__((noinline)) void turn(int member) {
+        const int outputs = net.layer[net.convs - 1].outputs, features = outputs * last * last;
+        const size_t image = size_t(steps) * outputs * last * unit;
+        for (int line = member; line < outputs * last; line += barrier.size)
+            for (int t = 0; t < steps; t++)
+                for (int k = 0; k < unit; k++)
+                    for (int b = 0; b < bytes; b++) {
+                        uint64_t block = 0;
+                        for (int j = 0; j < 8 && 8 * b + j < chunk; j++)
+                            block |= uint64_t(flat[(8 * b + j) * image + (size_t(t) * outputs * last + line) * unit + k]) << 8 * j;
+                        block = transposed(block);
+                        const int at = t * bytes + b;
+                        for (int x = 8 * k; x < std::min(last, 8 * k + 8); x++)
+                            dense[0][(size_t(at / TAP) * features + line * last + x) * TAP + at % TAP] = block >> 8 * (x % 8);
+                    }
+    }
+
+    __attribute__((noinline)) void multiply(int i, int64_t from, int count_, float* logits, int member, Own& own) {
+        const Layer& layer = net.layer[i];
+        const int lanes = 8 * bytes, length = steps * bytes;
+        own.row.resize(std::max(own.row.size(), size_t(length + 16)));
+        for (int o = member; o < layer.outputs; o += barrier.size) {
+            const int bits = count(layer, o, own, dense[i - net.convs].data(), layer.inputs, columns());
+            int32_t* wide = own.counts.data();
+            if (net.neuron == SIGN)
+                for (int k = 0; k < 8 * length; k++) wide[k] *= 2;
+            const auto value = [&](int k) {
+                return net.neuron == SIGN || bits > 16 ? wide[k] : bits > 8 ? ((const uint16_t*)wide)[k] : ((const uint8_t*)wide)[k];
+            };
+            if (i + 1 == net.layers) {
+                for (int image = 0; image < count_; image++) {
+                    int64_t sum = 0;
+                    for (int t = 0; t < steps; t++) sum += value(t * lanes + image) - offset(layer, o);
+                    logits[(from + image) * net.classes + o] = float(sum) * layer.scale[o] + layer.shift[o];
+                }
+                continue;
+            }
+            const auto row = [&](auto* counts) {
+                using U = std::decay_t<decltype(*counts)>;
+                const Source<U> from_ = {counts, 1, 0, lanes, offset(layer, o), layer.scale[o], layer.shift[o]};
+                fire<false>(net, from_, Sink{own.row.data(), everyone.data(), bytes, 0, bytes});
+            };
+            if (net.neuron == SIGN || bits > 16) row(wide);
+            else if (bits > 8) row((uint16_t*)wide);
+            else row((uint8_t*)wide);
+            for (int at = 0; at < length; at += TAP)
+                memcpy(&dense[i + 1 - net.convs][(size_t(at / TAP) * layer.outputs + o) * TAP], own.row.data() + at, std::min(TAP, length - at));
+            if (trace && trace[i])
+                for (int image = 0; image < count_; image++)
+                    for (int t = 0; t < steps; t++)
+                        trace[i][(size_t(from + image) * steps + t) * layer.outputs + o] = own.row[t * bytes + image / 8] >> image % 8 & 1;
+        }
+    }
+};
+
+// Images at once in convolutions: as many as fill two vectors in the smallest layer.
+int group_of(const Net& net, int chunk) {
+    const Layer& end = net.layer[net.convs - 1];
+    int group = 1;
+    while (group < 8 && group < chunk && net.steps * group * up(end.size, 8 / group) * end.size / 8 < 2 * BYTES) group *= 2;
+    return group;
+}
+
+}  // namespace
+
+extern "C" {
+
+int packed_bytes() { return BYTES; }
+
+// Logits (count, classes) of uint8 images (count, frames, channels, size, size). Returns 0, or 1 without memory.
+int packed_run(const Net* net, const uint8_t* images, int64_t count, float* logits, int threads, int group, uint8_t* const* trace) {
+    try {
+        const int most = std::max(8, 8 * BYTES / net->steps / 8 * 8);  // images that fill a vector in the linear layers
+        const bool team = count < threads;
+        int64_t chunks = team ? 1 : (count + most - 1) / most;
+        if (!team) chunks = (chunks + threads - 1) / threads * threads;
+        const int chunk = int((count + chunks - 1) / chunks), g = group ? group : group_of(*net, chunk);
+        std::atomic<int64_t> next{0};
+        std::atomic<int> failed{0};
+        if (team) {
+            Group shared(*net, chunk, g, threads, trace);
+            std::vector<Own> own(threads);
+            const auto work = [&](int member) {
+                shared.run(images, 0, int(count), logits, member, own[member]);
+            };
+            std::vector<std::thread> others;
+            for (int i = 1; i < threads; i++) others.emplace_back(work, i);
+            work(0);
+            for (auto& thread : others) thread.join();
+            return 0;
+        }
+        const auto work = [&] {
+            try {
+                Group alone(*net, chunk, g, 1, trace);
+                Own own;
+                for (int64_t from; (from = next.fetch_add(1) * chunk) < count;)
+                    alone.run(images, from, int(std::min<int64_t>(chunk, count - from)), logits, 0, own);
+            } catch (const std::bad_alloc&) {
+                failed = 1;
+            }
+        };
+        std::vector<std::thread> others;
+        for (int i = 1; i < std::min<int64_t>(threads, chunks); i++) others.emplace_back(work);
+        work();
+        for (auto& thread : others) thread.join();
+        return failed;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+}
