@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from sltlib.engine.runner import ENVIRONMENT
+from sltlib.base.machine import ENVIRONMENT
 
 # What this process computes with must be there when it starts; every contestant has it alike.
 if any(name not in os.environ for name in ENVIRONMENT):
@@ -24,7 +24,7 @@ import torch  # noqa: E402
 
 from sltlib import figures  # noqa: E402
 from sltlib.base import paths  # noqa: E402
-from sltlib.train import provenance  # noqa: E402
+from sltlib.engine.work import provenance  # noqa: E402
 
 from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from sltlib.base import paths
-from sltlib import run
+from sltlib.engine import run as engine
 from sltlib.notebook import profiles, tune
 from sltlib.experiment import Experiment
 from sltlib.engine.store import Store
@@ -36,12 +36,13 @@ def worker_seconds():
     fields = profiles.settings("mini", tune.IMAGES)
     mini = {k: fields[k] for k in ("dataset", "model", "width", "image_size", "batch_size")}
     out = []
+    engine.TRAIN = "bench.pipeline:ready"
     with tempfile.TemporaryDirectory() as folder:
         os.environ[READY] = str(Path(folder) / "ready")
         for seed in range(4):
             begin = time.time()
             try:
-                run([Experiment(lr=0.01, seed=seed, **mini)], "processes", store=Store(Path(folder)), _train="bench.pipeline:ready")
+                engine.run([Experiment(lr=0.01, seed=seed, **mini)], "processes", store=Store(Path(folder)))
             except Exception as error:
                 if "only looked" not in str(error):
                     raise

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {  # name: the module that defines it
     "Experiment": "experiment",
-    "run": "engine.runner",
+    "run": "engine.run",
     "Store": "engine.store",
     "Ticket": "ticket",
     "Packed": "packed",

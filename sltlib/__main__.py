@@ -9,13 +9,13 @@ from sltlib.base import machine, settings, words
 # command: (module, function, what it does)
 COMMANDS = {
     "figure": ("notebook.pipeline", "main", "run one notebook with a profile's parameters: figure 01 --profile mini"),
-    "run": ("engine.runner", "main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
+    "run": ("engine.commands", "run_main", "train one experiment: run dataset=fashion search=edge-popup sparsity=0.5"),
     "data": ("notebook.stage", "main", "list the data sets, or prepare those of a profile"),
     "tune": ("notebook.tune", "main", "search every row's recipe on the validation split"),
     "predict": ("engine.predict", "main", "classify pictures by a ticket: predict TICKET IMAGE..."),
-    "list": ("engine.store", "list_main", "list the stored results"),
+    "list": ("engine.commands", "list_main", "list the stored results"),
     "readme": ("notebook.readme", "main", "fill the README's tables from the committed results; --check compares"),
-    "doctor": ("engine.store", "main", "explain a damaged store or pipeline; --fix repairs it"),
+    "doctor": ("engine.doctor", "main", "explain a damaged store or pipeline; --fix repairs it"),
     "kernel": ("notebook.pipeline", "kernel_main", "register the notebooks' kernel in this environment"),
 }
 

@@ -1,64 +1,63 @@
-"""The one training loop: from an Experiment to a stored Result, resumable at any step.
+"""The one training loop: from an Experiment to what it found, resumable at any step.
 
 Nothing random is carried from step to step: the order of an epoch and the augmentation of a batch
 are drawn from generators seeded by (experiment, purpose, position). So a checkpoint is the model,
 the optimiser and a step number, and a resumed run computes the same bits as one never stopped.
 """
 
-import hashlib
 import math
-import os
-import platform
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
-from sltlib.base import paths
 from sltlib import layers, models, neurons, pruning
+from sltlib.base.machine import device, hardware
 from sltlib.data import load_data
-from sltlib.experiment import NUMERICS
-from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
 EVALUATION_BATCH = 250
 TOKEN_BYTES = 2**30  # what a frozen ConvPEP gives for all training images is kept up to this size
 
 
-def device():
-    """Where training runs: `$SLT_DEVICE`, else a GPU if there is one, else the CPU."""
-    return torch.device(os.environ.get("SLT_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+class Diverged(RuntimeError):
+    """The loss of a training stopped being finite."""
 
 
-def train(experiment, store=None, report=None):
-    """Train one Experiment, or find that it is stored; returns its Result.
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves: metrics, a line of history an epoch, what it ran on, and its ticket."""
 
-    report(done_steps, total_steps) is called at most four times a second. Computes on one CPU
-    thread, so that no backend and no order of work changes a bit. Checkpoints every
-    `$SLT_CHECKPOINT_S` seconds (20). Raises RuntimeError where the loss stops being finite.
+    metrics: dict
+    history: list[dict]
+    provenance: dict
+    ticket: Ticket
+
+
+def train(experiment, source=None, checkpoints=None, report=None) -> Trained:
+    """Prepare, fit and measure one network as an Experiment describes it.
+
+    source : the Ticket of `experiment.source`, where it has one. checkpoints : what keeps the state of a
+    training: load(), due() and save(step, model, optimizer, history). report(done_steps, total_steps) is
+    called at most four times a second. Computes on one CPU thread, so that no backend and no order of work
+    changes a bit. Raises Diverged where the loss stops being finite.
     """
-    store = store or Store()
-    source = train(experiment.source, store).ticket() if experiment.source else None
-    with store.lease(experiment.key, wait=True):
-        stored = store.get(experiment)
-        if stored:
-            return stored
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return _train(experiment, store, report or (lambda done, total: None), source)
-        finally:
-            torch.set_num_threads(threads)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _train(experiment, source, checkpoints, report or (lambda done, total: None))
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _train(experiment, store, report, source):
+def _train(experiment, source, checkpoints, report):
     begin, where = time.perf_counter(), device()
     data = data_of(experiment, where)
     model = models.build_model(experiment)
     model = pruning.prepare(model, experiment, data, source and source.masks())
     model.adopt(source)
     model = model.to(where)
-    history, resumed = fit(model, data, experiment, report, _Checkpoints(store, experiment.key))
+    history, resumed = fit(model, data, experiment, report, checkpoints)
     metrics = measure(model, data)
     if experiment.search == "bernoulli":
         with pruning.relaxed(model) as gated:
@@ -68,10 +67,9 @@ def _train(experiment, store, report, source):
     ticket = Ticket.from_model(model, experiment)
     metrics |= {"parameters": models.count_parameters(model), "kept": ticket.kept, "density": ticket.kept / ticket.size}
     metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
-    about = provenance() | {"data": data.fingerprint, "seconds": round(time.perf_counter() - begin, 2), "resumed": resumed}
-    result = store.publish(experiment, metrics, history, about, ticket.save)
-    store.drop_checkpoint(experiment.key)
-    return result
+    seconds = round(time.perf_counter() - begin, 2)
+    about = hardware() | {"compiled": neurons.compiled(), "data": data.fingerprint, "seconds": seconds, "resumed": resumed}
+    return Trained(metrics, history, about, ticket)
 
 
 def data_of(experiment, where="cpu"):
@@ -79,39 +77,6 @@ def data_of(experiment, where="cpu"):
     fields = ("dataset", "image_size", "train_images", "timesteps", "binning")
     name, image_size, train_images, timesteps, binning = (getattr(experiment, field) for field in fields)
     return load_data(name, image_size, train_images, where, timesteps=timesteps, binning=binning)
-
-
-class _Checkpoints:
-    """Saves and restores a training in a Store, not more often than every so many seconds."""
-
-    def __init__(self, store, key):
-        self.store, self.key, self.last = store, key, time.monotonic()
-        self.every = float(os.environ.get("SLT_CHECKPOINT_S") or 20)
-
-    def load(self):
-        return self.store.load_checkpoint(self.key)
-
-    def due(self):
-        return time.monotonic() - self.last >= self.every
-
-    def save(self, step, model, optimizer, history):
-        tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-        for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": v for k, v in state.items() if torch.is_tensor(v)}
-        self.store.save_checkpoint(self.key, tensors, {"step": step, "history": history})
-        self.last = time.monotonic()
-
-
-def _restore(loaded, model, optimizer):
-    tensors, meta = loaded
-    model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
-    state = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer/"):
-            _, index, what = name.split("/")
-            state.setdefault(int(index), {})[what] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return meta["step"], meta["history"]
 
 
 def make_optimizer(model, experiment):
@@ -142,7 +107,9 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
     optimizer = make_optimizer(model, experiment)
     loaded = checkpoints.load() if checkpoints else None
     if loaded:
-        start, history = _restore(loaded, model, optimizer)
+        start, history, weights, state = loaded
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     model.train()
     tokens = frozen_tokens(model, data, size) if experiment.augment == "none" else None
     last_report, order = time.monotonic(), None
@@ -173,7 +140,7 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         if position == per_epoch - 1:
             history.append({"epoch": epoch, "train_loss": float(loss_sum) / per_epoch})
             if not math.isfinite(history[-1]["train_loss"]):
-                raise RuntimeError(f"the loss is not finite after epoch {epoch}: lower lr={experiment.lr} ({experiment})")
+                raise Diverged(f"the loss is not finite after epoch {epoch}: lower lr={experiment.lr} ({experiment})")
             loss_sum.zero_()
         if checkpoints and checkpoints.due() and step + 1 < total:
             unfinished = [] if position == per_epoch - 1 else [{"loss_sum": float(loss_sum)}]
@@ -273,41 +240,3 @@ def measure(model, data):
         "rate": fired / seen if seen else None,
         "rate_by_layer": rates,
     }
-
-
-def source_hash():
-    """sha256 of sltlib's sources: says which code made a result."""
-    sha = hashlib.sha256()
-    for path in sorted(paths.SOURCES.rglob("*.py")):
-        sha.update(path.relative_to(paths.SOURCES).as_posix().encode() + path.read_bytes())
-    return sha.hexdigest()[:16]
-
-
-def provenance():
-    """The hardware, versions and code behind a result."""
-    import numpy
-    import snntorch
-
-    where = device()
-    return {
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else _cpu(),
-        "threads": torch.get_num_threads(),
-        "compiled": neurons.compiled(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "snntorch": snntorch.__version__,
-            "numpy": numpy.__version__,
-        },
-        "numerics": NUMERICS,
-        "source": source_hash(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _cpu():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

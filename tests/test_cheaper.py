@@ -8,7 +8,9 @@ from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.models import build_model
 from sltlib.pruning import prepare
-from sltlib.engine.runner import cost
+from sltlib.engine import work
+from sltlib.engine.checkpoints import Checkpoint
+from sltlib.engine.queue import cost
 from sltlib.engine.store import Store
 
 MODELS = {
@@ -45,12 +47,12 @@ def test_early_time_runs_few_steps_until_the_last_epoch(monkeypatch):
 
 def test_early_time_resumes_at_the_right_number_of_steps(tmp_path, monkeypatch):
     experiment = small(search_timesteps=1, precision="bfloat16", **TICKET)
-    whole = train.train(experiment, Store(tmp_path / "a"))
+    whole = work.train(experiment, Store(tmp_path / "a"))
 
     class Stop(Exception):
         pass
 
-    save = train._Checkpoints.save
+    save = Checkpoint.save
 
     def stop(self, step, *rest):
         save(self, step, *rest)
@@ -59,11 +61,11 @@ def test_early_time_resumes_at_the_right_number_of_steps(tmp_path, monkeypatch):
 
     store = Store(tmp_path / "b")
     monkeypatch.setenv("SLT_CHECKPOINT_S", "0")
-    monkeypatch.setattr(train._Checkpoints, "save", stop)
+    monkeypatch.setattr(Checkpoint, "save", stop)
     with pytest.raises(Stop):
-        train.train(experiment, store)
-    monkeypatch.setattr(train._Checkpoints, "save", save)
-    again = train.train(experiment, store)
+        work.train(experiment, store)
+    monkeypatch.setattr(Checkpoint, "save", save)
+    again = work.train(experiment, store)
     assert again.provenance["resumed"] == 5
     assert again.metrics == whole.metrics and again.ticket().masks().keys() == whole.ticket().masks().keys()
     assert all((again.ticket().masks()[k] == v).all() for k, v in whole.ticket().masks().items())

@@ -116,7 +116,7 @@ def test_the_version_is_told_once():
 
 
 def test_importing_the_library_imports_no_torch():
-    modules = ("experiment", "data", "data.events", "engine.store", "engine.runner", "notebook", "stats", "figures")
+    modules = ("experiment", "data", "data.events", "engine.store", "engine.run", "engine.workers", "engine.commands", "engine.doctor", "notebook", "stats", "figures")
     modules += ("table1", "notebook.pipeline")
     code = f"import sys, sltlib, {', '.join('sltlib.' + m for m in modules)}\n"
     code += "assert not {'torch', 'snntorch', 'tonic', 'aedat'} & set(sys.modules)"

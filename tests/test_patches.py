@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sltlib import energy, layers, models, patches, spikformer, table2, train
-from sltlib.engine import runner
+from sltlib import energy, layers, models, patches, table2, train
+from sltlib import run
+from sltlib.engine import queue as engine_queue, work
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.registry import SELECTORS
@@ -208,13 +209,13 @@ def test_training_a_selector_moves_nothing_but_it_and_the_head(tmp_path):
     store = Store(tmp_path)
     final = chosen("learned")
     ranking = final.source
-    result, stem = train.train(ranking, store), store.get(STEM)
+    result, stem = work.train(ranking, store), store.get(STEM)
     before = models.build_model(ranking)
     after = result.ticket().apply(models.build_model(ranking))
     assert not torch.equal(before.selector.score.weight, after.selector.score.weight)
     for name, value in stem.ticket().layers.items():
         assert torch.equal(after.get_parameter(f"{name}.weight"), value.weight())
-    last = train.train(final, store).ticket().apply(models.build_model(final))
+    last = work.train(final, store).ticket().apply(models.build_model(final))
     assert torch.equal(last.selector.score.weight, after.selector.score.weight)
 
 
@@ -228,7 +229,7 @@ def test_multisp_is_four_steps_and_its_ticket_holds_every_level(tmp_path):
     assert (stem.model, stem.search, stem.sparsity, stem.weights, stem.lr) == ("convpep", "edge-popup", 0.6, "binary", 0.05)
     assert (ranking.model, ranking.search, ranking.selector, ranking.lr) == ("convpep", "none", "learned", 0.02)
     assert (final.model, final.weights, final.lr, final.patch_sparsity) == ("spikformer", "float", NETWORK.lr, 0.4)
-    table = runner.run([final], backend="inline", store=store)
+    table = run([final], backend="inline", store=store)
     assert table.attrs["trained"] == 3
     ticket = Ticket.load(store.get(final).ticket_path)
     searched, ranked = store.get(stem).ticket(), store.get(ranking).ticket()
@@ -264,9 +265,9 @@ def test_each_level_alone_is_one_argument():
 
 def test_chains_that_share_a_source_train_it_once(tmp_path):
     chains = [table2.multisp(NETWORK, 0.5, "binary", 0.3, name) for name in ("rate", "random", "attention")]
-    table = runner.run(chains, backend="inline", store=Store(tmp_path))
+    table = run(chains, backend="inline", store=Store(tmp_path))
     assert table.attrs["trained"] == 5  # the ConvPEP, the spikformer on all patches, and the three
-    queue = runner._Queue(runner._missing(chains, Store(tmp_path / "empty")))
+    queue = engine_queue.Queue(engine_queue.missing(chains, Store(tmp_path / "empty")))
     first = queue.take()[0]
     assert first.model == "convpep" and queue.take() is None  # all others wait for it
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sltlib import Experiment, run
-from sltlib.engine import runner
+from sltlib import Experiment
+from sltlib.base import machine
+from sltlib.base.progress import Trainings
+from sltlib.engine import commands, queue
+from sltlib.engine import run as engine
 from sltlib.registry import SEARCHES
 from sltlib.engine.store import Store
 
@@ -58,11 +61,12 @@ class Fake:
         return [line.split()[column] for line in path.read_text().splitlines()] if path.exists() else []
 
     def run(self, experiments, backend="processes", workers=2):
-        return run(experiments, backend, workers, self.store, _train=FAKE)
+        return engine.run(experiments, backend, workers, self.store)
 
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "TRAIN", FAKE)
     monkeypatch.setenv("SLT_FAKE", str(tmp_path))
     monkeypatch.syspath_prepend(str(HERE))
     return Fake(tmp_path)
@@ -121,7 +125,7 @@ def test_a_result_that_stands_needs_neither_its_source_nor_its_data(fake, monkey
     def missing(wanted):
         raise ValueError(f"missing: {wanted}")
 
-    monkeypatch.setattr(runner.data, "check", missing)
+    monkeypatch.setattr(engine.data, "check", missing)
     assert fake.run([MASK]).attrs["trained"] == 0
     with pytest.raises(ValueError, match="missing: {'fashion': 300}"):
         fake.run([TICKET, DENSE.replace(train_images=300), DENSE.replace(train_images=200)])
@@ -130,7 +134,7 @@ def test_a_result_that_stands_needs_neither_its_source_nor_its_data(fake, monkey
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_everything_wrong_is_named_before_anything_trains(fake, backend):
     with pytest.raises(ValueError) as caught:
-        run([DENSE, "fashion", 3], "threads", -1, fake.store, _train=FAKE)
+        engine.run([DENSE, "fashion", 3], "threads", -1, fake.store)
     for word in ("experiments[1]='fashion'", "experiments[2]=3", "backend='threads'", "workers=-1"):
         assert word in str(caught.value)
     with pytest.raises(ValueError, match="(?s)fashoin.*mnost"):
@@ -209,9 +213,9 @@ def test_cost_grows_with_what_takes_time():
         {"timesteps": 8},
         {"epochs": 3},
     ):
-        assert runner.cost(small.replace(**bigger)) > runner.cost(small) > 0, bigger
-    assert runner.cost(small.replace(neuron="relu")) < runner.cost(small)
-    assert runner.cost(small.replace(neuron="relu", timesteps=8)) == runner.cost(small.replace(neuron="relu"))
+        assert queue.cost(small.replace(**bigger)) > queue.cost(small) > 0, bigger
+    assert queue.cost(small.replace(neuron="relu")) < queue.cost(small)
+    assert queue.cost(small.replace(neuron="relu", timesteps=8)) == queue.cost(small.replace(neuron="relu"))
 
 
 # --- failures ----------------------------------------------------------------------------------
@@ -274,7 +278,7 @@ def test_workers_train_side_by_side_and_serve_again(fake):
 
 
 def test_workers_have_the_settings_of_now_and_the_allocators(fake, monkeypatch):
-    for name in runner.ENVIRONMENT:
+    for name in machine.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     forkserver._forkserver._stop()  # the next one starts with the settings of now
     monkeypatch.setenv("SLT_WORD", "one")
@@ -285,7 +289,7 @@ def test_workers_have_the_settings_of_now_and_the_allocators(fake, monkeypatch):
     monkeypatch.setenv("SLT_WORD", "two")
     fake.run(seeds(2))
     assert fake.log(2) == ["one", "None", "two"]
-    assert set(fake.log(3)) == {runner.ENVIRONMENT["GLIBC_TUNABLES"]}
+    assert set(fake.log(3)) == {machine.ENVIRONMENT["GLIBC_TUNABLES"]}
     assert dict(os.environ) == before | {"SLT_WORD": "two"}
 
 
@@ -314,14 +318,15 @@ def test_two_runs_at_once_train_everything_once(fake):
 SCRIPT = """
 import sys
 from pathlib import Path
-from sltlib import Experiment, run
-from sltlib.registry import SEARCHES
+from sltlib import Experiment
+from sltlib.engine import run as engine
 from sltlib.engine.store import Store
 
+engine.TRAIN = "fake_train:train"
 with open(sys.argv[1] + "/ran", "a") as file:
     print("once", file=file)
 wanted = [Experiment("fashion", seed=seed) for seed in range(3)]
-table = run(wanted, "processes", 2, Store(sys.argv[1] + "/store"), _train="fake_train:train")
+table = engine.run(wanted, "processes", 2, Store(sys.argv[1] + "/store"))
 print("trained", table.attrs["trained"])
 """
 
@@ -382,10 +387,10 @@ def test_backend_order_and_number_of_workers_change_no_bit(tmp_path, monkeypatch
     dense = Experiment("fashion", neuron="relu", lr=0.01, augment="crop-flip", **tiny)
     wanted = [mask, dense, dense.replace(seed=1)]
     stores = [Store(tmp_path / name) for name in ("a", "b", "c")]
-    run(wanted, "inline", store=stores[0])
-    run(wanted, "processes", 2, store=stores[1])
-    run([wanted[2]], "processes", 1, store=stores[2])
-    run(wanted[::-1], "processes", 1, store=stores[2])
+    engine.run(wanted, "inline", store=stores[0])
+    engine.run(wanted, "processes", 2, store=stores[1])
+    engine.run([wanted[2]], "processes", 1, store=stores[2])
+    engine.run(wanted[::-1], "processes", 1, store=stores[2])
     contents = [
         {
             path.relative_to(store.root): path.read_bytes()
@@ -412,7 +417,7 @@ def simulate(monkeypatch, costs, workers, speed=1.0, startup=2.0, resumed=0.0):
     """Trainings of `costs` seconds, reported every quarter second; (true, told) seconds left."""
     monkeypatch.delenv("SLT_STATUS", raising=False)
     clock = Clock()
-    progress = runner.Progress({str(i): cost for i, cost in enumerate(costs)}, workers, clock)
+    progress = Trainings({str(i): cost for i, cost in enumerate(costs)}, workers, clock)
     todo, active, told = [str(i) for i in range(len(costs))], {}, []
     began = clock.now
     while todo or active:
@@ -455,7 +460,7 @@ def test_the_time_left_is_right_from_early_on_and_never_jumps(monkeypatch, case)
 
 def test_between_reports_the_time_left_counts_down(monkeypatch):
     clock = Clock()
-    progress = runner.Progress({"a": 100.0}, 1, clock)
+    progress = Trainings({"a": 100.0}, 1, clock)
     assert progress.left() is None
     progress.start("a")
     progress.report("a", 0, 100)
@@ -500,41 +505,36 @@ def test_the_bar_is_quiet_where_it_should_be(fake, monkeypatch, capsys, name):
     assert ("2/2 trainings" in said) == (name is None) and (name is None or said == "")
 
 
-@pytest.mark.parametrize("seconds, text", [(0, "0 s"), (89, "89 s"), (95, "2 min"), (7200, "2.0 h")])
-def test_a_duration_is_said_in_its_unit(seconds, text):
-    assert runner.duration(seconds) == text
-
-
 # --- command line ------------------------------------------------------------------------------
 
 
 def test_an_experiment_from_words(fake):
     words = ["dataset=fashion", "width=1", "epochs=3", "affine=true", "neuron=relu", "lr=1e-3"]
-    e = runner.parse(words)
+    e = commands.parse(words)
     assert e == Experiment("fashion", width=1.0, epochs=3, affine=True, neuron="relu", lr=0.001)
     fake.run([TICKET], "inline")
     words = ["dataset=fashion", "search=found-mask-trained", "sparsity=0.5", f"source={TICKET.key}"]
-    assert runner.parse(words, fake.store) == MASK
+    assert commands.parse(words, fake.store) == MASK
 
 
 def test_wrong_words_are_named_all_at_once(fake):
     words = ["epoch=3", "lr=fast", "seed=1.5", "affine=yes", "width", "beta=1", "beta=2", "source=abc"]
     with pytest.raises(ValueError) as caught:
-        runner.parse(words, fake.store)
-    wrong = ["did you mean epochs", "lr=fast: give a number", "seed=1.5: give a whole number"]
-    wrong += ["affine=yes: give true or false", "'width': write field=value", "beta is given twice"]
-    wrong += ["source=abc: no such key", "dataset is missing"]
+        commands.parse(words, fake.store)
+    wrong = ["did you mean epochs", "lr='fast': give a number", "seed='1.5': give a whole number"]
+    wrong += ["affine='yes': give true or false", "'width': write field=value", "beta is given twice"]
+    wrong += ["source='abc': no such key", "dataset is missing"]
     assert all(text in str(caught.value) for text in wrong), caught.value
 
 
 def test_the_command_prints_key_metrics_and_ticket(fake, monkeypatch, capsys):
     monkeypatch.setenv("SLT_STORE", str(fake.store.root))
     fake.run([DENSE.replace(seed=4)], "inline")
-    assert runner.main(["dataset=fashion", "seed=4"]) == 0
+    assert commands.run_main(["dataset=fashion", "seed=4"]) == 0
     out = capsys.readouterr().out
     assert DENSE.replace(seed=4).key in out and "score" in out and "none: nothing was searched" in out
     with pytest.raises(SystemExit) as exit:
-        runner.main(["dataset=fashion", "sparsity=1"])
+        commands.run_main(["dataset=fashion", "sparsity=1"])
     assert exit.value.code == 2 and "sparsity=1.0" in capsys.readouterr().err
 
 

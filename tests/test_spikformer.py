@@ -10,6 +10,8 @@ from torch import nn
 from sltlib import layers, models, pruning, spikformer, train
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
+from sltlib.engine import work
+from sltlib.engine.checkpoints import Checkpoint
 from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
 
@@ -250,7 +252,7 @@ def chain(tmp_path_factory):
     """A searched ConvPEP, and the spikformer trained on it; its store."""
     store = Store(tmp_path_factory.mktemp("chain"))
     network = SMALL.replace(source=STEM, affine=True)
-    return store, network, train.train(network, store)
+    return store, network, work.train(network, store)
 
 
 def test_a_source_stays_as_it_was_found_and_the_rest_is_trained(chain):
@@ -321,16 +323,17 @@ def test_training_on_kept_tokens_is_training_on_images(chain, tmp_path, monkeypa
     network, tickets = network.replace(epochs=1, loss=loss), []
     for limit in (2**30, 0):
         monkeypatch.setattr(train, "TOKEN_BYTES", limit)
-        tickets.append(train._train(network, Store(tmp_path / str(limit)), lambda a, b: None, store.get(STEM).ticket()))
-    assert files_of(tickets[0]) == files_of(tickets[1])
+        tickets.append(train.train(network, store.get(STEM).ticket()).ticket)
+        tickets[-1].save(tmp_path / str(limit))
+    assert (tmp_path / str(2**30)).read_bytes() == (tmp_path / "0").read_bytes()
 
 
 def test_augmented_images_pass_the_frozen_convpep_every_time(tmp_path, monkeypatch):
     store, short = Store(tmp_path), dict(train_images=100, epochs=1)
     stem = STEM.replace(**short)
-    train.train(stem, store)
+    work.train(stem, store)
     monkeypatch.setattr(train, "frozen_tokens", lambda *a: pytest.fail("one view is not the next"))
-    train.train(SMALL.replace(source=stem, augment="crop", **short), store)
+    work.train(SMALL.replace(source=stem, augment="crop", **short), store)
 
 
 @pytest.mark.parametrize("chained", [False, True], ids=["joint", "chained"])
@@ -338,22 +341,22 @@ def test_stopped_spikformer_resumes_bit_identically(tmp_path, monkeypatch, chain
     store, network, whole = chain
     if not chained:
         network = SMALL.replace(depth=1)
-        whole = train.train(network, Store(tmp_path / "whole"))
+        whole = work.train(network, Store(tmp_path / "whole"))
     killed = Store(tmp_path / "killed")
     if chained:
-        train.train(STEM, killed)
+        work.train(STEM, killed)
     monkeypatch.setenv("SLT_CHECKPOINT_S", "0")
-    save = Store.save_checkpoint
+    save = Checkpoint.save
 
-    def save_then_die(self, key, tensors, meta):
-        save(self, key, tensors, meta)
-        if meta["step"] == 8:
+    def save_then_die(self, step, *state):
+        save(self, step, *state)
+        if step == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(Checkpoint, "save", save_then_die)
     with pytest.raises(KeyboardInterrupt):
-        train.train(network, killed)
-    result = train.train(network, killed)
+        work.train(network, killed)
+    result = work.train(network, killed)
     assert result.provenance["resumed"] == 8
     assert files_of(result) == files_of(whole)
 

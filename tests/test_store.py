@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sltlib import Experiment
-from sltlib.base import paths
-from sltlib.engine import store
-from sltlib.engine import store as store_module
+from sltlib.base import files, paths
+from sltlib.engine import checkpoints, commands, doctor, store
+from sltlib.engine.checkpoints import Checkpoint
 from sltlib.engine.store import BrokenResult, Busy, Store
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
@@ -39,6 +39,10 @@ def publish(where, experiment=TICKET, metrics=METRICS):
 @pytest.fixture
 def here(tmp_path):
     return Store(tmp_path / "store")
+
+
+def save(where, key, tensors, meta):
+    checkpoints.write(checkpoints.path_of(where.root, key), key, tensors, meta)
 
 
 def files_of(folder):
@@ -104,7 +108,7 @@ def flipped(path, place, bit):
 def shared(tmp_path_factory):
     where = Store(tmp_path_factory.mktemp("shared"))
     publish(where)
-    where.save_checkpoint("k", {"a": torch.arange(6.0), "b": torch.ones(3, dtype=torch.int64)}, {"step": 3})
+    save(where, "k", {"a": torch.arange(6.0), "b": torch.ones(3, dtype=torch.int64)}, {"step": 3})
     return where
 
 
@@ -192,7 +196,7 @@ def killed_at(monkeypatch, call):
     with monkeypatch.context() as patch:
         for name in ("fsync", "rename", "replace"):
             patch.setattr(os, name, dying(getattr(os, name)))
-        patch.setattr(store, "_remove", lambda path: None)
+        patch.setattr(files, "remove", lambda path: None)
         with contextlib.suppress(Killed):
             yield
     if count < call:
@@ -224,7 +228,7 @@ here.publish(Experiment("fashion"), {}, ticket_writer=lambda path: os.kill(os.ge
 def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_kept(here):
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(here.root)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert len(here.leftovers()) == 1 and here.keys() == []
+    assert len(files.leftovers(here.root / "tmp")) == 1 and here.keys() == []
 
     def look(path):
         Store(here.root)
@@ -232,11 +236,11 @@ def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_kept(here):
         write_ticket(path)
 
     here.publish(TICKET, METRICS, ticket_writer=look)
-    assert here.leftovers() == []
+    assert files.leftovers(here.root / "tmp") == []
 
 
 def test_a_full_disk_is_an_error_that_names_the_path(here):
-    with disk_full_after(4096), pytest.raises(OSError, match=f"cannot write to the store.*{here.root}"):
+    with disk_full_after(4096), pytest.raises(OSError, match=f"File too large.*{here.root}"):
         here.publish(TICKET, {"long": list(range(10000))})
     assert here.get(TICKET) is None and list((here.root / "tmp").iterdir()) == []
 
@@ -325,55 +329,55 @@ META = {"step": 7, "history": HISTORY, "nested": {"a": [1, None, "ü"]}}
 
 
 def test_a_checkpoint_comes_back_bit_by_bit(here):
-    assert here.load_checkpoint("k") is None
+    assert checkpoints.load(here, "k") is None
     saved = tensors()
-    here.save_checkpoint("k", saved, META)
-    loaded, meta = here.load_checkpoint("k")
+    save(here, "k", saved, META)
+    loaded, meta = checkpoints.load(here, "k")
     assert meta == META
     assert bits(loaded) == bits({name: t.detach() for name, t in saved.items()})
     loaded["weight"].add_(1)  # it can be written to
-    here.drop_checkpoint("k")
-    here.drop_checkpoint("k")
-    assert here.load_checkpoint("k") is None
+    Checkpoint(here, "k").drop()
+    Checkpoint(here, "k").drop()
+    assert checkpoints.load(here, "k") is None
 
 
 def test_a_checkpoint_is_a_safetensors_file_of_stable_bytes(here):
     from safetensors import safe_open
 
     saved = {"b": torch.ones(3), "a": torch.zeros(2, 2)}
-    here.save_checkpoint("k", saved, {"x": 1, "y": 2})
-    raw = here.checkpoint_path("k").read_bytes()
-    with safe_open(here.checkpoint_path("k"), "pt") as file:
+    save(here, "k", saved, {"x": 1, "y": 2})
+    raw = checkpoints.path_of(here.root, "k").read_bytes()
+    with safe_open(checkpoints.path_of(here.root, "k"), "pt") as file:
         assert sorted(file.keys()) == ["a", "b"] and list(file.metadata()) == ["slt"]
-    here.save_checkpoint("k", dict(reversed(saved.items())), {"y": 2, "x": 1})
-    assert here.checkpoint_path("k").read_bytes() == raw
+    save(here, "k", dict(reversed(saved.items())), {"y": 2, "x": 1})
+    assert checkpoints.path_of(here.root, "k").read_bytes() == raw
 
 
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 @settings(max_examples=300)
 def test_a_flipped_bit_in_a_checkpoint_never_loads(shared, place, bit):
-    path = shared.checkpoint_path("k")
+    path = checkpoints.path_of(shared.root, "k")
     with flipped(path, place, bit):
-        assert shared.load_checkpoint("k") is None
+        assert checkpoints.load(shared, "k") is None
         assert not path.exists()
-    assert shared.load_checkpoint("k")[1] == {"step": 3}
+    assert checkpoints.load(shared, "k")[1] == {"step": 3}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "empty", "of another key", "without our hash"])
 def test_a_damaged_checkpoint_is_set_aside_and_said_once(here, capsys, damage):
-    from safetensors.torch import save
+    from safetensors.torch import save as pack
 
-    here.save_checkpoint("k", {"a": torch.arange(6.0)}, {})
-    path = here.checkpoint_path("k")
+    save(here, "k", {"a": torch.arange(6.0)}, {})
+    path = checkpoints.path_of(here.root, "k")
     raw = path.read_bytes()
     if damage == "of another key":
-        here.save_checkpoint("j", {"a": torch.arange(6.0)}, {})
-        path.write_bytes(here.checkpoint_path("j").read_bytes())
+        save(here, "j", {"a": torch.arange(6.0)}, {})
+        path.write_bytes(checkpoints.path_of(here.root, "j").read_bytes())
     else:
-        foreign = save({"a": torch.arange(6.0)})
+        foreign = pack({"a": torch.arange(6.0)})
         others = {"truncated": raw[:-1], "longer": raw + b"0", "empty": b"", "without our hash": foreign}
         path.write_bytes(others[damage])
-    assert here.load_checkpoint("k") is None and here.load_checkpoint("k") is None
+    assert checkpoints.load(here, "k") is None and checkpoints.load(here, "k") is None
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(path) in said and "starting from the beginning" in said
     assert [p.name for p in (here.root / "broken").iterdir()] == ["k.safetensors.1"]
@@ -384,10 +388,10 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint_or_the_new(tmp_path, monk
     with contextlib.suppress(EOFError):
         for call in range(1, 100):
             where = Store(tmp_path / str(call))
-            where.save_checkpoint("k", {"a": torch.zeros(3)}, {"step": 0})
+            save(where, "k", {"a": torch.zeros(3)}, {"step": 0})
             with killed_at(monkeypatch, call):
-                where.save_checkpoint("k", {"a": torch.ones(3)}, {"step": 1})
-            loaded, meta = where.load_checkpoint("k")
+                save(where, "k", {"a": torch.ones(3)}, {"step": 1})
+            loaded, meta = checkpoints.load(where, "k")
             assert loaded["a"].tolist() == [meta["step"]] * 3
             steps.append(meta["step"])
     assert len(steps) == 3 and steps == sorted(steps) and steps[-1] == 1
@@ -395,10 +399,10 @@ def test_a_kill_while_saving_leaves_the_old_checkpoint_or_the_new(tmp_path, monk
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(here):
-    here.save_checkpoint("k", {"a": torch.zeros(3)}, {"step": 0})
-    with disk_full_after(4096), pytest.raises(OSError, match=f"cannot write to the store.*{here.root}"):
-        here.save_checkpoint("k", {"a": torch.ones(10000)}, {"step": 1})
-    assert here.load_checkpoint("k")[1] == {"step": 0}
+    save(here, "k", {"a": torch.zeros(3)}, {"step": 0})
+    with disk_full_after(4096), pytest.raises(OSError, match=f"File too large.*{here.root}"):
+        save(here, "k", {"a": torch.ones(10000)}, {"step": 1})
+    assert checkpoints.load(here, "k")[1] == {"step": 0}
     assert list((here.root / "tmp").iterdir()) == []
 
 
@@ -413,8 +417,8 @@ def damaged(here, tmp_path, monkeypatch):
     publish(here)
     broken = TICKET.replace(seed=1)
     (publish(here, broken).path / "history.csv").write_text("x")
-    here.save_checkpoint("sound", {"a": torch.zeros(3)}, {})
-    here.checkpoint_path("torn").write_bytes(b"123")
+    save(here, "sound", {"a": torch.zeros(3)}, {})
+    checkpoints.path_of(here.root, "torn").write_bytes(b"123")
     with here.lease("dead"):
         note = here.root / "leases" / "dead.json"
         text = note.read_text()
@@ -431,23 +435,23 @@ def damaged(here, tmp_path, monkeypatch):
 def test_doctor_explains_and_repairs(damaged, capsys):
     here, bad = damaged
     with here.lease("living"):
-        assert store.main([]) == 1
+        assert doctor.main([]) == 1
         said = capsys.readouterr().out
         assert "7 found" in said and all(name in said for name in bad)
         assert "sound" not in said and "smoke" not in said and "living" not in said
-        assert store.main([]) == 1  # looking repairs nothing
+        assert doctor.main([]) == 1  # looking repairs nothing
         capsys.readouterr()
-        assert store.main(["--fix"]) == 0
+        assert doctor.main(["--fix"]) == 0
         said = capsys.readouterr().out
         assert all(name in said for name in bad)
-        assert store.main([]) == 0
+        assert doctor.main([]) == 0
         assert capsys.readouterr().out == "nothing is wrong\n"
-    assert here.keys() == [TICKET.key] and here.load_checkpoint("sound")
+    assert here.keys() == [TICKET.key] and checkpoints.load(here, "sound")
 
 
 def test_list_shows_sound_and_broken_results(damaged, capsys):
     here, _ = damaged
-    assert store.list_main([]) == 0
+    assert commands.list_main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     sound = next(line for line in lines if line.startswith(TICKET.key))
@@ -475,7 +479,7 @@ def test_every_field_is_compared(here):
         text = json.dumps(TICKET.spec() | {name: value})
         (path / "experiment.json").write_text(text)
         manifest = json.loads((path / "manifest.json").read_text())
-        manifest["files"]["experiment.json"] = store._sha256(text.encode())
+        manifest["files"]["experiment.json"] = files.sha256(text.encode())
         (path / "manifest.json").write_text(json.dumps(manifest))
         with pytest.raises(BrokenResult, match="another experiment"):
             here.get(TICKET)
@@ -489,8 +493,8 @@ def test_a_result_of_somebodys_own_search_is_sound(here, monkeypatch, capsys):
     experiment = TICKET.replace(search="theirs")
     here.publish(experiment, {"val_accuracy": 1.0})
     monkeypatch.delitem(SEARCHES, "theirs")
-    with pytest.raises(store_module.UnknownExperiment, match="theirs"):
+    with pytest.raises(store.UnknownExperiment, match="theirs"):
         here.read(here.keys()[0])
-    assert store_module.examine(here) == []
-    store_module.list_main([])
+    assert doctor.examine(here) == []
+    commands.list_main([])
     assert "BROKEN" not in capsys.readouterr().out

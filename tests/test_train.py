@@ -12,6 +12,8 @@ import torch
 from sltlib import layers, models, train
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
+from sltlib.engine import work
+from sltlib.engine.checkpoints import path_of
 from sltlib.pruning import prepare
 from sltlib.engine.store import Store
 from sltlib.ticket import Ticket
@@ -73,27 +75,28 @@ def files_of(result):
 
 
 def test_the_same_experiment_gives_the_same_bits(tmp_path):
-    first, second = (train.train(TICKET, Store(tmp_path / name)) for name in "ab")
+    first, second = (work.train(TICKET, Store(tmp_path / name)) for name in "ab")
     assert files_of(first) == files_of(second)
-    assert files_of(first) != files_of(train.train(TICKET.replace(seed=1), Store(tmp_path / "a")))
+    assert files_of(first) != files_of(work.train(TICKET.replace(seed=1), Store(tmp_path / "a")))
 
 
 @pytest.mark.parametrize("experiment", [TICKET, TINY.replace(optimizer="sgd", augment="crop-flip")], ids=["adam", "sgd"])
 def test_killed_run_resumes_bit_identically(tmp_path, experiment):
     """kill -9 right after a checkpoint in mid-epoch, once in each epoch; the result has the same bytes."""
-    whole = train.train(experiment, Store(tmp_path / "whole"))
+    whole = work.train(experiment, Store(tmp_path / "whole"))
     code = f"""
 import json, os, signal
-from sltlib import train
+from sltlib.engine import work
+from sltlib.engine.checkpoints import Checkpoint
 from sltlib.experiment import Experiment
 from sltlib.engine.store import Store
-saved, save = 0, Store.save_checkpoint
-def save_then_die(self, key, tensors, meta):
-    save(self, key, tensors, meta)
-    if meta["step"] in (5, 17):
+save = Checkpoint.save
+def save_then_die(self, step, *state):
+    save(self, step, *state)
+    if step in (5, 17):
         os.kill(os.getpid(), signal.SIGKILL)
-Store.save_checkpoint = save_then_die
-result = train.train(Experiment.from_spec(json.loads({json.dumps(json.dumps(experiment.spec()))})), Store({str(tmp_path / "killed")!r}))
+Checkpoint.save = save_then_die
+result = work.train(Experiment.from_spec(json.loads({json.dumps(json.dumps(experiment.spec()))})), Store({str(tmp_path / "killed")!r}))
 print("resumed at", result.provenance["resumed"])
 """
     env = os.environ | {"SLT_CHECKPOINT_S": "0"}
@@ -103,18 +106,18 @@ print("resumed at", result.provenance["resumed"])
     assert "resumed at 17" in done.stdout
     store = Store(tmp_path / "killed")
     assert files_of(store.get(experiment)) == files_of(whole)
-    assert not store.checkpoint_path(experiment.key).exists()
+    assert not path_of(store.root, experiment.key).exists()
 
 
 def test_stored_result_is_not_trained_again(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    train.train(TINY, store)
+    work.train(TINY, store)
     monkeypatch.setattr(train, "fit", lambda *a, **k: pytest.fail("trained again"))
-    assert train.train(TINY, store).key == TINY.key
+    assert work.train(TINY, store).key == TINY.key
 
 
 def test_result_tells_what_a_reader_needs(tmp_path):
-    result = train.train(TICKET, Store(tmp_path))
+    result = work.train(TICKET, Store(tmp_path))
     data, ticket = load_data("fashion", 8, 600), result.ticket()
     model = ticket.apply(models.build_model(TICKET))
     assert train.accuracy(model, data, data.test) == result.metrics["test_accuracy"]
@@ -127,7 +130,7 @@ def test_result_tells_what_a_reader_needs(tmp_path):
 
 
 def test_firing_rate_is_counted_from_the_spikes_of_the_test_split(tmp_path):
-    result = train.train(TICKET, Store(tmp_path))
+    result = work.train(TICKET, Store(tmp_path))
     model, data = result.ticket().apply(models.build_model(TICKET)), load_data("fashion", 8, 600)
     spikes = []
     models.neurons(model)["blocks.1"].register_forward_hook(lambda m, i, o: spikes.append(o))
@@ -139,7 +142,7 @@ def test_firing_rate_is_counted_from_the_spikes_of_the_test_split(tmp_path):
 def test_found_mask_control_takes_the_mask_of_its_source(tmp_path):
     store = Store(tmp_path)
     control = TINY.replace(search="found-mask-trained", sparsity=0.5, weights="binary", source=TICKET)
-    result = train.train(control, store)  # trains the source first
+    result = work.train(control, store)  # trains the source first
     source = store.get(TICKET).ticket()
     for name, mask in result.ticket().masks().items():
         assert torch.equal(mask, source.masks()[name])
@@ -147,7 +150,7 @@ def test_found_mask_control_takes_the_mask_of_its_source(tmp_path):
 
 def test_masks_of_a_stored_ticket_are_exact(tmp_path):
     for sparsity in (0.3, 0.95):
-        ticket = train.train(TICKET.replace(sparsity=sparsity), Store(tmp_path)).ticket()
+        ticket = work.train(TICKET.replace(sparsity=sparsity), Store(tmp_path)).ticket()
         for layer in ticket.layers.values():
             assert layer.kept.size == layers.keep_count(layer.mask.size, sparsity)
 
@@ -156,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(tmp_path):
     broken = TINY.replace(model="linear", lr=1e38, optimizer="sgd", schedule="constant")
     store = Store(tmp_path)
     with pytest.raises(RuntimeError, match="lower lr"):
-        train.train(broken, store)
+        work.train(broken, store)
     assert store.get(broken) is None and store.keys() == []
 
 
@@ -177,12 +180,12 @@ def test_per_step_loss_is_the_mean_of_every_steps_cross_entropy():
 
 def test_training_computes_on_one_thread_and_gives_them_back(tmp_path):
     torch.set_num_threads(2)
-    result = train.train(TINY.replace(epochs=1), Store(tmp_path))
+    result = work.train(TINY.replace(epochs=1), Store(tmp_path))
     assert result.provenance["threads"] == 1 and torch.get_num_threads() == 2
     torch.set_num_threads(1)
 
 
 def test_ticket_of_a_dense_network_is_the_network(tmp_path):
-    result = train.train(TINY, Store(tmp_path))
+    result = work.train(TINY, Store(tmp_path))
     ticket = Ticket.load(result.ticket_path)
     assert ticket.sparsity == 0 and ticket.kept == models.count_parameters(models.build_model(TINY))

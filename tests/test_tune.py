@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sltlib.base import paths
-from sltlib.engine import runner
+from sltlib.engine import run as engine
 from sltlib.table1 import ROWS, TICKETS
 from sltlib.notebook import profiles, recipes, tune
 
@@ -29,7 +29,7 @@ def fake(monkeypatch, tmp_path):
         aim = {"lif": 0.05, "relu": 0.003, "sign": 0.02, "gelu": 0.02}[e.neuron] * (15 if e.search == "random-readout" else 1)
         return 80 - abs(math.log10(e.lr / aim)) - (e.sparsity > 0.6) * (e.logit_scale == 1.0)
 
-    monkeypatch.setattr("sltlib.engine.runner.run", run)
+    monkeypatch.setattr("sltlib.engine.run.run", run)
     return made
 
 
@@ -140,7 +140,7 @@ def test_a_real_search_trains_on_the_smoke_profile(monkeypatch, tmp_path):
     monkeypatch.setattr(tune, "TABLE1", ("BNN-ConnS", "linear"))
     monkeypatch.setattr(tune, "ROUNDS", (2, 2))
     monkeypatch.setenv("SLT_COMPILE", "0")
-    monkeypatch.setattr("sltlib.engine.runner.run", functools.partial(runner.run, backend="inline"))
+    monkeypatch.setattr("sltlib.engine.run.run", functools.partial(engine.run, backend="inline"))
     tune.main(["--profile", "smoke", "--notebook", "02"])
     text = (tmp_path / "tuning/smoke/grid.csv").read_text()
     grid = pd.read_csv(tmp_path / "tuning/smoke/grid.csv")

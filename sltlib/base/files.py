@@ -17,8 +17,10 @@ from pathlib import Path
 from sltlib.base import machine
 
 
-def write(path: Path, *chunks: bytes | str, durable: bool = True) -> None:
+def write(path: Path, *chunks: bytes | str, durable: bool = True, folder: Path | None = None) -> None:
     """Replace a file by these chunks, text as UTF-8; makes its folder.
+
+    folder : where it is written, on the same disk; by default beside `path`.
 
     A reader, and a machine that loses its power, sees the old file or the new one (durable=False: only
     a reader). OSError names the path where it cannot be written; then the old file stands and nothing
@@ -27,7 +29,8 @@ def write(path: Path, *chunks: bytes | str, durable: bool = True) -> None:
     path = Path(path)
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        own = scratch(path)
+        own = scratch(path, folder)
+        own.parent.mkdir(parents=True, exist_ok=True)
         try:
             put(own, *chunks, durable=durable)
             os.replace(own, path)

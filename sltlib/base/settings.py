@@ -15,7 +15,6 @@ VARIABLES = {
     "SLT_DEVICE": "where training runs, as torch names it: cpu, cuda, cuda:1 (a GPU if there is one)",
     "SLT_COMPILE": "0 switches the compiler of the fused neuron off",
     "SLT_CHECKPOINT_S": "seconds between two checkpoints of a training (20)",
-    "SLT_CUDA_GRAPHS": "1 replays a training step on a GPU as one graph",
     "SLT_PROFILE": "the profile whose parameters a notebook has; the figure command sets it",
     "SLT_STATUS": "file that says how far a run is, as JSON; the figure command sets it",
     "SLT_QUIET": "1 shows no progress (as CI=1 does)",

@@ -154,7 +154,7 @@ def search(profile, notebook, say=print):
 
 def trained(pairs, columns):
     """Train (arm, Experiment) pairs; a table of arm, the named columns, seed, validation accuracy and key."""
-    from sltlib.engine.runner import run
+    from sltlib.engine.run import run
     from sltlib.engine.store import Store
 
     try:

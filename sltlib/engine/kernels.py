@@ -1,0 +1,94 @@
+"""Compiled kernels on disk: disposable, and used only where every bit is as it was compiled.
+
+A run seals the folder when it ends: a manifest holds the sha256 of each file. The next run that finds the
+folder otherwise (damaged, or left by a killed process) removes it, and the compiler runs again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from sltlib.base import files, machine
+
+SEAL = "sealed.json"
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: where its compiler keeps what it compiled
+
+
+def folder(root: Path) -> Path:
+    """Where the kernels of a store are kept for this processor and version of torch.
+
+    In the store, or in the folder for temporary files where the compiler could not read the path (it splits
+    it at blanks).
+    """
+    kind = f"{machine.processor()} {importlib.metadata.version('torch')}"
+    path = Path(root) / "inductor" / files.sha256(kind.encode())[:8]
+    if re.fullmatch(r"[\w./+@,:=-]+", str(path), re.ASCII):
+        return path
+    temporary = tempfile.gettempdir()
+    base = Path(temporary if re.fullmatch(r"[\w./+@,:=-]+", temporary, re.ASCII) else "/tmp")
+    own = base / f"slt-kernels-{os.getuid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    if own.stat().st_uid != os.getuid():  # somebody else's code is not run
+        own = Path(tempfile.mkdtemp(prefix="slt-kernels-", dir=base))
+    return own / files.sha256(str(path).encode())[:16]
+
+
+@contextmanager
+def guarded(path: Path):
+    """Use a folder of kernels: emptied first unless it is as it was sealed, sealed at the end.
+
+    Where another run uses it at the same time, that one has looked, and the last one seals.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "a") as lock:
+        if _alone(lock) and (wrong := unsealed(path)):
+            files.remove(path)
+            words = f"{len(wrong)} compiled kernels are not as they were sealed ({wrong[0]}, ...)"
+            print(f"{path}: {words}: all are removed and compiled again", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            if _alone(lock):
+                seal(path)
+
+
+def seal(path: Path) -> None:
+    """Write down the hash of every file of a folder, where there is one."""
+    found = _files(path)
+    if found and found != _sealed(path):
+        files.write(path / SEAL, files.json_text(found))
+
+
+def unsealed(path: Path) -> list[str]:
+    """The files of a folder that are not as its seal says: changed, added or gone."""
+    sealed, found = _sealed(path), _files(path)
+    return sorted(name for name in sealed.keys() | found.keys() if sealed.get(name) != found.get(name))
+
+
+def _files(path):
+    inside = (p for p in sorted(path.rglob("*")) if p.is_file() and p.name != SEAL and p.suffix != ".lock")
+    return {str(p.relative_to(path)): files.sha256(p.read_bytes()) for p in inside}
+
+
+def _sealed(path):
+    try:
+        return dict(json.loads((path / SEAL).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _alone(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
