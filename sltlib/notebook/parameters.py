@@ -11,6 +11,7 @@ from sltlib.base.words import close, shown
 from sltlib.experiment import FIELDS
 from sltlib.notebook import limits, outputs, profiles, recipes
 
+PLANNED = "_planned"  # in a notebook's globals where only its experiments are wanted (plan.py): a folder to write to instead
 MOST = 2**63  # integers are below it
 _EACH = ("sparsity", "patch_sparsity", "seed", *recipes.NAMES)  # fields that a notebook's experiments differ in
 _SHELL = {"In", "Out", "exit", "quit", "get_ipython", "open"}
@@ -89,7 +90,7 @@ def check(notebook: str, namespace: dict) -> Parameters:
     file = profiles.running(notebook)
     if file != notebook:  # a copy may declare other parameters
         defaults = profiles.declared(file)
-    problems = _unknown(_given(namespace, defaults), defaults, "has no parameter")
+    problems = _unknown({} if PLANNED in namespace else _given(namespace, defaults), defaults, "has no parameter")
     problems += [f"{name} is a word of this library: give the parameter another name" for name in defaults if name in _OWN]
     values = {}
     for name, default in defaults.items():
@@ -107,9 +108,9 @@ def check(notebook: str, namespace: dict) -> Parameters:
 
     namespace.update(values)
     profile = match(file, values)
-    p = Parameters(**values, notebook=file, profile=profile, output=outputs.folder(profile, file))
-    outputs.begin(p.output)
-    return p
+    output = namespace.get(PLANNED) or outputs.folder(profile, file)
+    outputs.begin(output)
+    return Parameters(**values, notebook=file, profile=profile, output=output)
 
 
 def match(notebook: str, values: dict) -> str:

@@ -1,0 +1,212 @@
+"""What a profile trains, read from its notebooks without Jupyter or DVC, and a run of it that can be left alone.
+
+A notebook declares its experiments in the cells before its first `run(...)`; here those cells are executed with a
+`run` that only notes what it is given. So there is one declaration, and the plan cannot differ from the notebook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sltlib.base import paths
+from sltlib.base.words import duration
+from sltlib.engine import commands
+from sltlib.engine.queue import cost
+from sltlib.engine.run import run
+from sltlib.engine.store import Store
+from sltlib.notebook import parameters, profiles
+from sltlib.notebook.pipeline import resolve
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+class _Noted(Exception):
+    """Ends the execution of a notebook's cells at its first run."""
+
+
+def experiments(profile: str, notebook: str) -> list:
+    """The Experiments that a notebook trains in a profile; [] for one that trains nothing. Writes nothing.
+
+    Raises ValueError as the notebook's own check does.
+    """
+    values = {**profiles.declared(notebook), **profiles.block(profile, notebook)}
+    found = []
+
+    def note(wanted, *args, **kwargs):
+        found.extend(wanted)
+        raise _Noted
+
+    cells = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    wanted = [s for cell, s in zip((c for c in cells if c["cell_type"] == "code"), sources, strict=True)
+              if "parameters" not in cell["metadata"].get("tags", [])]  # fmt: skip
+    if not any(re.search(r"(?<!\.)\brun\(", source) for source in wanted):
+        return []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(_Noted), contextlib.redirect_stdout(io.StringIO()):
+        space = {"__name__": "__main__", parameters.PLANNED: Path(scratch), **values}
+        for source in wanted:
+            exec(compile(source, f"{notebook}.ipynb", "exec"), space)
+            if "run" in space:
+                space["run"] = note
+    return found
+
+
+def notebooks(profile: str, only: str | None = None) -> list[str]:
+    """A profile's notebooks in the order of the claims that they test, then the others; or the one that is named."""
+    known = list(profiles.blocks(profile))
+    if only is not None:
+        name = resolve(only)
+        profiles.block(profile, name)  # a clear error where the profile has none
+        return [name]
+    first = [name for name in _order() if name in known]
+    return [*first, *(name for name in known if name not in first)]
+
+
+def _order():
+    """The notebooks in the order of claims.yaml."""
+    import yaml
+
+    path = paths.ROOT / "claims.yaml"
+    if not path.is_file():
+        return []
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    claims = found.get("claims", found) if isinstance(found, dict) else found
+    entries = claims.values() if isinstance(claims, dict) else claims
+    return list(dict.fromkeys(entry["notebook"] for entry in entries if isinstance(entry, dict) and "notebook" in entry))
+
+
+def with_sources(wanted) -> dict:
+    """{key: Experiment} of experiments and of all that they start from."""
+    found, todo = {}, list(wanted)
+    while todo:
+        e = todo.pop()
+        if e.key not in found:
+            found[e.key] = e
+            todo += [e.source] if e.source else []
+    return found
+
+
+def pace(store, stored) -> float | None:
+    """Core-seconds a unit of `cost`, the median over stored trainings that never stopped; None without any."""
+    paces = []
+    for key, e in stored.items():
+        result = store.get(e)
+        about = result.provenance if result else {}
+        if about.get("seconds") and not about.get("resumed"):
+            paces.append(about["seconds"] / cost(e))
+    return statistics.median(paces) if paces else None
+
+
+def told(profile: str, only: str | None = None, store=None) -> str:
+    """For each notebook of a profile how many trainings are stored of how many, and what the rest will cost."""
+    store, lines, seen, paces = store or Store(), [], set(), []
+    there = set(store.keys())
+    for name in notebooks(profile, only):
+        every = with_sources(experiments(profile, name))
+        stored = {key: e for key, e in every.items() if key in there}
+        own = {key: e for key, e in every.items() if key not in stored and key not in seen}
+        seen |= every.keys()
+        here = pace(store, dict(list(stored.items())[:30]))
+        paces += [here] if here else []
+        shared = len(every) - len(stored) - len(own)
+        text = f"{name:24}{len(stored):5} of {len(every)} trained"
+        lines.append((text, sum(map(cost, own.values())), shared))
+    rate = statistics.median(paces) if paces else None
+    out = []
+    for text, rest, shared in lines:
+        words = f", {shared} more with a notebook above" if shared else ""
+        if rest:
+            words += f", the rest costs about {duration(rest * rate)} of one core" if rate else ", the rest costs: not known yet"
+        out.append(text + words)
+    total = sum(rest for _, rest, _ in lines)
+    if total and rate:
+        out.append(f"in all about {duration(total * rate)} of one core")
+    return "\n".join(out)
+
+
+def seconds(text: str) -> float:
+    """Seconds of "90s", "100m", "1.5h" or a bare number of seconds; ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or not float(match[1]):
+        raise ValueError(f"time limit {text!r}: give a number above 0 and s, m or h, such as 100m")
+    return float(match[1]) * UNITS[match[2] or "s"]
+
+
+class _TimeUp(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def limit(length: float | None):
+    """Raise _TimeUp in this thread after so many seconds; None: never."""
+
+    def stop(number, frame):
+        raise _TimeUp
+
+    if length is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, length)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def main(argv=None) -> int:
+    """`python -m sltlib train --profile P`: train what the store lacks, in the order of the claims.
+
+    0 when everything is stored; 1 where a training failed; 75 where the time was up and the same command goes on.
+    """
+    parser = argparse.ArgumentParser(prog="python -m sltlib train", description=main.__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="mini", help="a profile of params.yaml (default: mini)")
+    parser.add_argument("--notebook", help="of one notebook only: 02, table1_cnn or 02_table1_cnn")
+    parser.add_argument("--time-limit", type=seconds, metavar="100m", help="stop then; the same command goes on")
+    parser.add_argument("--backend", default="auto", help="auto, inline, processes, or dask:ADDRESS")
+    parser.add_argument("--workers", type=int, default=0, help="trainings at once (default: one a core)")
+    args = parser.parse_args(argv)
+    names = notebooks(args.profile, args.notebook)
+    plans = {name: experiments(args.profile, name) for name in names}  # all problems before any work
+    began, failed = time.monotonic(), []
+    try:
+        with limit(args.time_limit):
+            for name, wanted in plans.items():
+                if not wanted:
+                    continue
+                try:
+                    trained = run(wanted, backend=args.backend, workers=args.workers).attrs["trained"]
+                    print(f"{name}: {len(wanted)} experiments, {trained} trainings just now", flush=True)
+                except RuntimeError as error:  # the next notebook may fare better
+                    failed.append(name)
+                    print(f"{name}: {error}", file=sys.stderr, flush=True)
+    except _TimeUp:
+        print(f"time is up after {duration(time.monotonic() - began)}; what was begun is kept, and the same command goes on")
+        print(told(args.profile, args.notebook))
+        return 75
+    return int(bool(failed))
+
+
+def list_main(argv=None) -> int:
+    """`python -m sltlib list [--profile P]`: every stored result, or how far a profile's trainings are."""
+    parser = argparse.ArgumentParser(prog="python -m sltlib list", description=list_main.__doc__.splitlines()[0])
+    parser.add_argument("--profile", help="a profile of params.yaml: how many trainings of each notebook are stored")
+    parser.add_argument("--notebook", help="of one notebook of the profile only")
+    args = parser.parse_args(argv)
+    if args.notebook and not args.profile:
+        parser.error("--notebook goes with --profile")
+    if args.profile:
+        print(told(args.profile, args.notebook, Store()))
+        return 0
+    return commands.list_main([])

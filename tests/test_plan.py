@@ -1,0 +1,87 @@
+"""What a profile trains, without running its notebooks: the same experiments, nothing written, and a time limit that keeps."""
+
+import pytest
+
+from sltlib import run
+from sltlib.base import paths
+from sltlib.engine.store import Store
+from sltlib.notebook import plan, profiles
+
+TRAINS = [name for name in profiles.blocks("smoke") if not name.startswith(("00", "10"))]
+
+
+@pytest.mark.parametrize("name", TRAINS)
+def test_every_notebook_says_what_it_trains_and_writes_nothing(name):
+    found = plan.experiments("smoke", name)
+    assert found
+    assert not paths.results().exists()
+    assert plan.experiments("smoke", name) == found
+
+
+def test_a_notebook_without_trainings_has_none():
+    assert plan.experiments("smoke", "00_spiking_neuron") == []
+
+
+def test_the_plan_is_what_the_notebook_would_train():
+    """By hand: notebook 04 sweeps T and the decay of two rows, seed by seed."""
+    values = {**profiles.declared("04_time_and_decay"), **profiles.block("smoke", "04_time_and_decay")}
+    found = plan.experiments("smoke", "04_time_and_decay")
+    assert len(found) == 2 * (len(values["times"]) + len(values["betas"])) * len(values["seeds"])
+    assert {e.timesteps for e in found} >= set(values["times"]) and {e.beta for e in found} >= set(values["betas"])
+
+
+def test_sources_are_counted_once():
+    found = plan.experiments("smoke", "08_table2_multisp")
+    every = plan.with_sources(found)
+    assert {e.key for e in found} < every.keys() and all(e.source.key in every for e in found if e.source)
+
+
+def test_list_tells_how_far_a_profile_is(tmp_path):
+    wanted = plan.with_sources(plan.experiments("smoke", "01_first_ticket"))
+    linear = next(e for e in wanted.values() if e.model == "linear")
+    store = Store(tmp_path)
+    words = plan.told("smoke", "01", store)
+    assert f"0 of {len(wanted)} trained, the rest costs: not known yet" in words
+    run([linear], backend="inline", store=store)
+    words = plan.told("smoke", "01", store)
+    assert f"1 of {len(wanted)} trained, the rest costs about" in words and "in all about" in words
+
+
+def test_time_up_keeps_what_is_done_and_the_same_command_goes_on(monkeypatch, capsys):
+    calls = []
+
+    def slow(wanted, **kwargs):
+        calls.append(list(wanted))
+        if len(calls) == 2:
+            raise plan._TimeUp
+        return run([], backend="inline")
+
+    monkeypatch.setattr(plan, "run", slow)
+    assert plan.main(["--profile", "smoke", "--time-limit", "60m"]) == 75
+    out = capsys.readouterr().out
+    assert "time is up" in out and "the same command goes on" in out and "of 10 trained" in out or "trained" in out
+    assert len(calls) == 2
+
+
+def test_the_clock_ends_what_runs():
+    with pytest.raises(plan._TimeUp), plan.limit(0.05):
+        while True:
+            pass
+
+
+@pytest.mark.parametrize(("text", "right"), [("90s", 90), ("100m", 6000), ("1.5h", 5400), ("7", 7)])
+def test_a_time_limit_in_words(text, right):
+    assert plan.seconds(text) == right
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3m", "0h", "1d", "ten"])
+def test_a_time_limit_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="such as 100m"):
+        plan.seconds(text)
+
+
+def test_wrong_names_are_refused_before_any_work(capsys):
+    with pytest.raises(ValueError, match="no profile 'studdy'"):
+        plan.main(["--profile", "studdy"])
+    with pytest.raises(ValueError, match="no notebook '99'"):
+        plan.main(["--profile", "smoke", "--notebook", "99"])
