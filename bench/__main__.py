@@ -22,8 +22,7 @@ if any(name not in os.environ for name in ENVIRONMENT):
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from sltlib import figures  # noqa: E402
-from sltlib.base import paths  # noqa: E402
+from sltlib.base import files, paths  # noqa: E402
 from sltlib.engine.work import provenance  # noqa: E402
 
 from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
@@ -48,6 +47,7 @@ def memory():
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--report", action="store_true", help="train nothing: goals, figure and README from what has run")
     parser.add_argument("--seconds", type=float, default=4, help="for the rounds of one cell (default: 4)")
     parser.add_argument("--peak", nargs=3, metavar=("NETWORK", "T", "CONTESTANT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -71,15 +71,17 @@ def main():
         "cheaper": lambda: cheaper.main(place),
         "pipeline": pipeline.table,
     }
-    for part in given.parts or PARTS:
+    for part in () if given.report else given.parts or PARTS:
         print(f"--- {part}", flush=True)
         begin = time.monotonic()
         found = make[part]()
-        figures.write_text(found.to_csv(index=False, lineterminator="\n", float_format="%.4g"), place / f"{part}.csv")
+        files.write(place / f"{part}.csv", found.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
         about[part] = {k: v for k, v in provenance().items() if k not in ("finished", "numerics")} | {"cores": os.cpu_count()}
         about[part]["minutes"] = round((time.monotonic() - begin) / 60, 1)
-        figures.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", about_path)
+        files.write(about_path, files.json_text(about))
     missed = report.write(place)
+    if place == paths.ROOT / "results" / "bench" and all((place / f"{part}.csv").is_file() for part in PARTS):
+        report.fill_readme(place)
     return 1 if missed else 0
 
 

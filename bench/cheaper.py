@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from sltlib import figures, run, stats
+from sltlib.base import files
+from sltlib.base.words import plain
 from sltlib.notebook import parameters, profiles, recipes, tune
 from sltlib.data import load_data
 from sltlib.table1 import row
@@ -147,6 +149,6 @@ def main(place, rounds=15):
     """The table; writes cheaper.json (the verdicts) and figures/cheaper_search.png, .pdf into `place`."""
     found, claims = table(rounds)
     print(text(found, claims))
-    figures.write_text(json.dumps(figures.plain(claims), indent=1) + "\n", place / "cheaper.json")
+    files.write(place / "cheaper.json", json.dumps(plain(claims, digits=6), indent=1) + "\n")
     figures.save(draw(found), place, "cheaper_search")
     return found

@@ -1,8 +1,12 @@
-"""Goals, tables and the figure, made from what results/bench holds."""
+"""Goals, tables, the figure and the README's part on speed, made from what results/bench holds."""
+
+import json
 
 import pandas as pd
 
 from sltlib import figures
+from sltlib.base import files, paths
+from sltlib.notebook import readme
 
 LOOKS = {
     "ours": dict(color=figures.COLOURS["lif"], marker="^", linestyle="-"),
@@ -92,9 +96,60 @@ def write(place):
     if "step" in parts:
         figures.save(draw(parts["step"]), place, "speed")
         shown = ratios(parts["step"]).reset_index()
-        figures.write_text(shown.to_csv(index=False, lineterminator="\n", float_format="%.3g"), place / "ratios.csv")
+        files.write(place / "ratios.csv", shown.to_csv(index=False, lineterminator="\n", float_format="%.3g"))
     table = goals(parts)
-    figures.write_text(table.to_csv(index=False, lineterminator="\n", float_format="%.3g"), place / "goals.csv")
+    files.write(place / "goals.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.3g"))
     print(table.round(2).to_string(index=False))
     return [goal for goal, met in zip(table.goal, table.met, strict=True) if not met]
 
+
+def speed(place):
+    """The README's part on speed: steps beside the other libraries' and the floor, the goals missed, searches."""
+    parts, about = read(place), json.loads((place / "about.json").read_text())["step"]
+    steps, goals = parts["ratios"], parts["goals"]
+    columns = list(steps.columns[2:])
+    lines = [f"| network | T | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for line in steps.to_dict("records"):
+        lines.append(f"| {line['network']} | {line['T']} | {' | '.join(_number(line[name]) for name in columns)} |")
+    rounds = parts["step"].rounds
+    lines += ["", f"One thread of {about['device']}, torch {about['versions']['torch']}, huge pages for every contestant; "
+              f"medians of {rounds.min()} to {rounds.max()} interleaved steps."]  # fmt: skip
+    missed = [f"{g.goal}: {_number(g.measured)} (goal {_number(g.limit)})" for g in goals[~goals.met].itertuples()]
+    lines += ["", f"{goals.met.sum()} of {len(goals)} goals met (results/bench/goals.csv)."]
+    lines[-1] += f" Missed: {'; '.join(missed)}." if missed else ""
+    return "\n".join([*lines, "", _searches(parts["search"]), "", *_cheaper(parts["cheaper"], json.loads((place / "cheaper.json").read_text()))])
+
+
+def _searches(table):
+    """How long a ticket search takes with each library: n and range beside each median."""
+    seconds = table.pivot(index="seed", columns="contestant", values="seconds")
+    words = []
+    for name in dict.fromkeys(table.contestant):
+        if name != "ours" and seconds[name].notna().all():
+            over = (seconds[name] / seconds["ours"]).sort_values().tolist()
+            words.append(f"{over[len(over) // 2]:.2f} ({over[0]:.2f} to {over[-1]:.2f}) times as long with {name}")
+    return (f"A ticket search (MPSLT, mini) to {table.target[0]:g} % validation accuracy takes {', '.join(words)} as with ours "
+            f"(median and range of n={len(seconds)} seeds).")  # fmt: skip
+
+
+def _cheaper(table, verdicts):
+    """The cheaper searches at their most epochs, each with its verdict."""
+    told = {found["claim"].rsplit(":", 1)[0]: found for found in verdicts}
+    lines = ["| cheaper search (MPSLT, mini) | epochs | time over exact | test accuracy (%) | at most 1 point below exact |"]
+    lines += ["|---" * 5 + "|"]
+    for way, found in table.groupby("way", sort=False):
+        last = found[found.epochs == found.epochs.max()]
+        verdict = f"**{told[way]['verdict']}** (n={told[way]['n']})" if way in told else ""
+        share, mean = _number(last["time over exact"].iloc[0]), last.test_accuracy.mean()
+        lines.append(f"| {way} | {last.epochs.iloc[0]} | {share} | {mean:.2f} | {verdict} |")
+    return lines
+
+
+def _number(value):
+    return f"{value:.2f}" if pd.notna(value) else ""
+
+
+def fill_readme(place):
+    """Put the part on speed into README.md."""
+    path = paths.ROOT / "README.md"
+    files.write(path, readme.replaced(path.read_text(encoding="utf-8"), "speed", speed(place)))

@@ -91,6 +91,12 @@ def test_repro_runs_what_changed_and_nothing_else(two):
     again = two.run("dvc", "repro").stdout
     assert [s for s in stages(again) if s != "data"] == ["figure@01_second"]
 
+    two.notebook("01_second", CHECK.format(name="01_second"), DRAW, parameters='seeds = [0]\nlr = 0.1\ndataset = "fashion-dvs"')
+    prepared = two.root / "data/prepared/mini/manifest.json"
+    assert "fashion-dvs" not in prepared.read_text()
+    assert {"data", "figure@01_second"} <= set(stages(two.run("dvc", "repro").stdout))
+    assert "fashion-dvs" in prepared.read_text(), "a default that a profile leaves alone names a data set too"
+
 
 def test_a_fresh_clone_runs_everything_and_changes_no_tracked_file(two):
     two.run("dvc", "repro")

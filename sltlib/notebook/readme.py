@@ -1,11 +1,10 @@
 """The README's tables, made from the committed results: `python -m sltlib readme` (with --check: only compare).
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
-number in the README is typed in.
+number in the README is typed in. The part on speed is bench's: `python -m bench --report`.
 """
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -67,66 +66,18 @@ def rows():
     return "\n".join(lines)
 
 
-def speed():
-    """What `make bench` measured: steps beside the other libraries' and the floor, memory, searches; the goals missed."""
-    place = paths.ROOT / "results" / "bench"
-
-    def lines_of(name):
-        with open(place / f"{name}.csv") as file:
-            return list(csv.DictReader(file))
-
-    def number(text):
-        return f"{float(text):.2f}" if text else ""
-
-    steps = lines_of("ratios")
-    columns = list(steps[0])[2:]
-    out = [f"| network | T | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-    for line in steps:
-        out.append(f"| {line['network']} | {line['T']} | {' | '.join(number(line[name]) for name in columns)} |")
-    about = json.loads((place / "about.json").read_text())["step"]
-    rounds = [int(line["rounds"]) for line in lines_of("step")]
-    out += ["", f"One thread of {about['device']}, torch {about['versions']['torch']}, huge pages for every contestant; "
-            f"medians of {min(rounds)} to {max(rounds)} interleaved steps."]  # fmt: skip
-    goals = lines_of("goals")
-    missed = [f"{line['goal']}: {number(line['measured'])} (goal {number(line['limit'])})" for line in goals if line["met"] != "True"]
-    out += ["", f"{len(goals) - len(missed)} of {len(goals)} goals met (results/bench/goals.csv)."]
-    out[-1] += f" Missed: {'; '.join(missed)}." if missed else ""
-    search = {}
-    for line in lines_of("search"):
-        search.setdefault(line["contestant"], []).append(line)
-    target = lines_of("search")[0]["target"]
-    ours = [float(line["seconds"]) for line in search["ours"]]
-    words = []
-    for name, found in search.items():
-        if name != "ours" and all(line["seconds"] for line in found):
-            over = sorted(float(line["seconds"]) / mine for line, mine in zip(found, ours, strict=True))
-            words.append(f"{over[len(over) // 2]:.2f} ({over[0]:.2f} to {over[-1]:.2f}) times as long with {name}")
-    out += ["", f"A ticket search (MPSLT, mini) to {float(target):g} % validation accuracy takes {', '.join(words)} as with ours "
-            f"(median and range of n={len(ours)} seeds)."]  # fmt: skip
-    verdicts = json.loads((place / "cheaper.json").read_text())
-    ways = {}
-    for line in lines_of("cheaper"):
-        ways.setdefault((line["way"], int(line["epochs"])), []).append(line)
-    out += ["", "| cheaper search (MPSLT, mini) | epochs | time over exact | test accuracy (%) | at most 1 point below exact |"]
-    out += ["|---" * 5 + "|"]
-    told = {found["claim"].rsplit(":", 1)[0]: found for found in verdicts}
-    for (way, epochs), found in ways.items():
-        if epochs == max(e for w, e in ways if w == way):
-            mean = sum(float(line["test_accuracy"]) for line in found) / len(found)
-            verdict = f"**{told[way]['verdict']}** (n={told[way]['n']})" if way in told else ""
-            out.append(f"| {way} | {epochs} | {number(found[0]['time over exact'])} | {mean:.2f} | {verdict} |")
-    return "\n".join(out)
+def replaced(text, name, made):
+    """The text with what stands between `<!-- name -->` and `<!-- /name -->` made anew; ValueError unless there is one."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f"README.md must have one part between <!-- {name} --> and <!-- /{name} -->")
+    return pattern.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text)
 
 
 def filled(text):
-    """The README's text with every generated part made anew."""
-    for make in (notebooks, claims, rows, speed):
-        name = make.__name__
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        if len(pattern.findall(text)) != 1:
-            raise ValueError(f"README.md must have one part between <!-- {name} --> and <!-- /{name} -->")
-        made = make()
-        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)
+    """The README's text with every part that is made from the notebooks' results made anew."""
+    for make in (notebooks, claims, rows):
+        text = replaced(text, make.__name__, make())
     return text
 
 
