@@ -27,8 +27,7 @@ SEEDS = (0, 1, 2)
 MARGIN = 1.0  # points of test accuracy that a cheaper search may lose
 EXACT = "exact"
 COLOURS = ("black", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", figures.GREY)
-# name: (fields, epochs). The settings of Meng et al. 2023 (backward through K of T steps), of Kim et al. 2022
-# (Early-Time: search at fewer steps, then T), and T itself.
+# name: (fields, epochs). Early-Time (Kim et al. 2022): search at fewer steps, then T; and T itself.
 SEARCHES = {
     EXACT: ({}, (1, 2, 3)),
     "Early-Time 2": (dict(search_timesteps=2), (3,)),
