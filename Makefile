@@ -9,6 +9,8 @@ SUM       = $(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' '
 STAMP     = .venv/installed-$(SUM)
 EXTRAS    = .venv/extras-$(SUM)
 INSTALL   = .venv/bin/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -c constraints.txt
+# A download without .git: dvc is told once that there is no git.
+DVC      := { test -e .git || grep -qs no_scm .dvc/config.local || dvc config --local core.no_scm true; } && dvc
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
@@ -50,14 +52,14 @@ $(EXTRAS): $(STAMP)
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 
 repro: setup
-	dvc repro
+	$(DVC) repro
 
 # Its lock says nothing that is worth a commit, and DVC wants no lock that git ignores.
 smoke: setup
-	dvc repro smoke/dvc.yaml; status=$$?; rm -f smoke/dvc.lock; exit $$status
+	$(DVC) repro smoke/dvc.yaml; status=$$?; rm -f smoke/dvc.lock; exit $$status
 
 paper: setup
-	dvc repro paper/dvc.yaml
+	$(DVC) repro paper/dvc.yaml
 
 test: extras lint
 	pytest -q -m "slow or not slow"

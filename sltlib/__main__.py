@@ -38,11 +38,9 @@ def main(argv=None) -> int:
         status = getattr(importlib.import_module(f"sltlib.{module}"), function)(argv[1:]) or 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read has enough, as in `list | head`
-        if alone:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, in silence
-        return 0
     except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            return 0
         if settings.get("SLT_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -50,6 +48,16 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         print("interrupted: finished trainings are kept", file=sys.stderr)
         return 130
+
+
+def _unread():
+    """Whether whoever read standard output has enough, as in `list | head`; what is left then goes nowhere."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _help():

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 from sltlib import Experiment
 from sltlib.base import files, paths
-from sltlib.engine import checkpoints, commands, doctor, store
+from sltlib.engine import checkpoints, commands, doctor, kernels, queue, store
 from sltlib.engine.checkpoints import Checkpoint
 from sltlib.engine.store import BrokenResult, Busy, Store
 
@@ -424,6 +427,7 @@ def damaged(here, tmp_path, monkeypatch):
         text = note.read_text()
     note.write_text(text)
     subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(here.root)], check=False)
+    (tmp_path / ".git").mkdir()
     files = [".dvc/tmp/rwlock", "dvc.lock", "smoke/dvc.lock", "paper/dvc.lock"]
     for name, text in zip(files, ["", "stages: {a: [", "stages:\n  a: {}\n", "\0"], strict=True):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -498,3 +502,271 @@ def test_a_result_of_somebodys_own_search_is_sound(here, monkeypatch, capsys):
     assert doctor.examine(here) == []
     commands.list_main([])
     assert "BROKEN" not in capsys.readouterr().out
+
+
+# --- unreadable is not damaged ------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def no_free_handles():
+    """This process may open no further file, as when it holds too many (EMFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/dev/fd"))
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/", os.O_RDONLY))
+        yield
+    finally:
+        for handle in held:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_free_handles_nothing_is_called_damaged(here):
+    publish(here)
+    with no_free_handles(), pytest.raises(OSError, match="cannot be read now, which is no damage.*Too many open files"):
+        here.get(TICKET)
+    assert here.get(TICKET).metrics == METRICS and not (here.root / "broken").exists()
+
+
+def test_without_the_right_to_read_nothing_is_called_damaged(here, monkeypatch):
+    result = publish(here)
+    real = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "metrics.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setenv("SLT_STORE", str(here.root))
+    for look in (lambda: here.get(TICKET), lambda: queue.missing([TICKET], here), lambda: doctor.main(["--fix"])):
+        with pytest.raises(OSError, match=f"no damage.*{result.path}/metrics.json"):
+            look()
+    monkeypatch.undo()
+    assert here.get(TICKET).metrics == METRICS and not (here.root / "broken").exists()
+
+
+def test_a_read_only_store_with_a_leftover_is_listed_and_read(here, monkeypatch, capsys):
+    publish(here)
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(here.root)], check=False)
+    (here.root / "tmp" / "a.file").write_text("")
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("unlink", "rmdir", "mkdir", "rename", "replace"):
+        monkeypatch.setattr(os, name, refuse)
+    monkeypatch.setenv("SLT_STORE", str(here.root))
+    assert Store(here.root).get(TICKET).metrics == METRICS
+    assert commands.list_main([]) == 0
+    assert TICKET.key in capsys.readouterr().out and len(files.leftovers(here.root / "tmp")) == 1
+
+
+def test_a_result_that_is_set_aside_while_it_is_read_is_absent(here, monkeypatch):
+    publish(here)
+    real = Path.read_bytes
+
+    def meanwhile(path):
+        if path.name == "metrics.json":
+            Store(here.root).set_aside(TICKET.key)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", meanwhile)
+    assert here.get(TICKET) is None
+
+
+# --- other versions -------------------------------------------------------------------------------
+
+
+def rewrite(path, spec):
+    """Write another description into a result, with its right hash."""
+    text = json.dumps(spec)
+    (path / "experiment.json").write_text(text)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["experiment.json"] = files.sha256(text.encode())
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+MASK = TICKET.replace(search="found-mask-trained", source=TICKET)
+
+
+def test_a_result_of_newer_code_with_a_new_field_at_its_default_is_used(here):
+    path = publish(here, MASK).path
+    rewrite(path, MASK.spec() | {"novelty": 0, "source": TICKET.spec() | {"novelty": 0}})
+    assert here.get(MASK).experiment == MASK
+
+
+def test_a_result_that_only_newer_code_knows_is_skipped_with_a_line(here, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_STORE", str(here.root))
+    publish(here)
+    path = publish(here, TICKET.replace(seed=1)).path
+    newer = path.rename(path.parent / "0123456789abcdef0123")
+    rewrite(newer, TICKET.replace(seed=1).spec() | {"novelty": 7})
+    manifest = json.loads((newer / "manifest.json").read_text()) | {"key": newer.name}
+    (newer / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(store.UnknownExperiment, match="novelty"):
+        here.read(newer.name)
+    assert commands.list_main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "novelty" in next(line for line in lines if line.startswith(newer.name))
+    assert doctor.main(["--fix"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("novelty") == 1 and said.endswith("nothing is wrong\n") and newer.is_dir()
+    with pytest.raises(ValueError, match="source='0123456789abcdef0123': .*novelty"):
+        commands.parse(["dataset=fashion", "search=found-mask-trained", "sparsity=0.5", f"source={newer.name}"], here)
+    assert queue.missing([TICKET, TICKET.replace(seed=1)], here) == [TICKET.replace(seed=1)]  # trained under its own key
+
+
+@pytest.mark.parametrize("source", [".", "..", "", "a/b", "/", "\0"])
+def test_a_source_that_is_no_key_is_refused_in_one_line(here, source):
+    publish(here)
+    with pytest.raises(ValueError) as caught:
+        commands.parse(["dataset=fashion", f"source={source}"], here)
+    assert "source=" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_damaged_source_is_refused_in_one_line(here):
+    (publish(here).path / "metrics.json").write_text("")
+    with pytest.raises(ValueError, match="metrics.json does not match.*doctor --fix"):
+        commands.parse(["dataset=fashion", f"source={TICKET.key}"], here)
+
+
+# --- strange places -------------------------------------------------------------------------------
+
+
+def test_a_store_that_is_a_file_is_refused_by_every_command(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SLT_STORE", str(tmp_path / "file"))
+    for call in (Store, lambda: commands.list_main([]), lambda: doctor.main([])):
+        with pytest.raises(OSError, match=f"the store {tmp_path}/file is a file"):
+            call()
+
+
+def test_a_file_where_a_results_folder_should_be_gives_way(here):
+    (here.root / "results").mkdir(parents=True)
+    (here.root / "results" / TICKET.key).write_text("what?")
+    with pytest.raises(BrokenResult, match="Not a directory"):
+        here.get(TICKET)
+    assert publish(here).metrics == METRICS
+    assert (here.root / "broken" / f"{TICKET.key}.1").read_text() == "what?"
+    (here.root / "results" / ".DS_Store").write_text("")
+    assert here.keys() == [TICKET.key]
+
+
+# --- what a checkpoint is of ------------------------------------------------------------------------
+
+
+class Model(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+
+def saved(where, **made_by):
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    Checkpoint(where, "k", made_by).save(3, model, optimizer, HISTORY)
+    return model, optimizer
+
+
+def test_a_training_is_kept_whole(here):
+    model, optimizer = saved(here, code="a")
+    step, history, weights, state = Checkpoint(here, "k", {"code": "a"}).load()
+    assert (step, history) == (3, HISTORY) and bits(weights) == bits(model.state_dict())
+    kept = optimizer.state_dict()["state"]
+    assert state.keys() == kept.keys() and all(bits(state[i]) == bits(kept[i]) for i in kept)
+
+
+@pytest.mark.parametrize("other", [{"code": "b"}, {"versions": {"torch": "9"}}, {"device": "gpu"}])
+def test_a_checkpoint_of_other_code_versions_or_device_is_not_resumed(here, capsys, other):
+    mine = {"code": "a", "versions": {"torch": "2"}, "device": "cpu"}
+    saved(here, **mine | other)
+    assert Checkpoint(here, "k", mine).load() is None
+    said = capsys.readouterr().err
+    assert f"made by other {next(iter(other))}" in said and said.count("\n") == 1
+
+
+def test_a_full_disk_at_a_checkpoint_ends_no_training(here, capsys):
+    saved(here)
+    model = torch.nn.Linear(100, 100)
+    with disk_full_after(4096):
+        Checkpoint(here, "k").save(7, model, torch.optim.SGD(model.parameters()), [])
+    said = capsys.readouterr().err
+    assert "checkpoint not saved at step 7, the training goes on" in said and said.count("\n") == 1
+    assert Checkpoint(here, "k", {}).load()[0] == 3
+    assert list((here.root / "tmp").iterdir()) == []
+
+
+# --- compiled kernels ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(here):
+    path = kernels.folder(here.root)
+    with kernels.guarded(path):
+        (path / "aa").mkdir()
+        (path / "aa" / "kernel.so").write_bytes(b"code")
+        (path / "aa" / "kernel.lock").write_bytes(b"")
+    return path
+
+
+def test_kernels_stay_while_they_are_as_they_were_sealed(compiled, capsys):
+    with kernels.guarded(compiled):
+        assert (compiled / "aa" / "kernel.so").read_bytes() == b"code"
+    assert kernels.unsealed(compiled) == [] and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["bit", "added", "gone", "no seal", "seal"])
+def test_kernels_that_are_not_as_they_were_sealed_are_never_used(compiled, capsys, damage):
+    so, seal = compiled / "aa" / "kernel.so", compiled / kernels.SEAL
+    if damage == "bit":
+        so.write_bytes(b"codd")
+    elif damage == "added":  # by a process that was killed
+        (compiled / "more.so").write_bytes(b"half")
+    elif damage == "seal":
+        seal.write_text("{")
+    else:
+        (so if damage == "gone" else seal).unlink()
+    with kernels.guarded(compiled):
+        assert list(compiled.rglob("*.so")) == []
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_kernels_in_use_by_another_run_are_left_alone(compiled):
+    with kernels.guarded(compiled):
+        (compiled / "new.so").write_bytes(b"new")
+        with kernels.guarded(compiled):
+            assert (compiled / "new.so").exists()
+        assert kernels.unsealed(compiled) == ["new.so"]  # the last one seals
+    assert kernels.unsealed(compiled) == []
+
+
+def test_doctor_finds_damaged_kernels_and_arrays_and_what_a_killed_training_left(here, compiled, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLT_STORE", str(here.root))
+    monkeypatch.setenv("SLT_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    publish(here)
+    save(here, TICKET.key, {"a": torch.zeros(3)}, {})  # killed between publishing and dropping
+    (compiled / "aa" / "kernel.so").write_bytes(b"codd")
+    (tmp_path / "data/frames/set/one").mkdir(parents=True)
+    (tmp_path / ".dvc").mkdir()  # a download without .git
+    assert doctor.main([]) == 1
+    said = capsys.readouterr().out
+    for words in ("4 found", "of a finished training", "1 damaged compiled kernels (aa/kernel.so", "data/frames/set/one: ", "no git repository"):
+        assert words in said
+    assert doctor.main(["--fix"]) == 0 and doctor.main([]) == 0
+    assert capsys.readouterr().out.endswith("nothing is wrong\n")
+    assert here.get(TICKET) and not compiled.exists()
+
+
+@pytest.mark.parametrize("name", ["with space", "quote'd", "$dollar", "ünïcode", "plain"])
+def test_the_compiler_is_given_a_path_that_it_can_read(tmp_path, name):
+    path = kernels.folder(tmp_path / name)
+    assert all(c.isascii() and (c.isalnum() or c in "/._-") for c in str(path))
+    assert path.is_relative_to(tmp_path) == (name == "plain")
+    assert path != kernels.folder(tmp_path / f"{name}2") and path == kernels.folder(tmp_path / name)

@@ -70,7 +70,7 @@ def _value(name, kind, text, store):
     if name == "source":
         try:
             result = (store or Store()).read(text)
-        except (BrokenResult, UnknownExperiment) as error:
+        except (BrokenResult, UnknownExperiment, ValueError) as error:
             raise ValueError(f"source={words.shown(text)}: {error}") from None
         if result is None:
             raise ValueError(f"source={words.shown(text)}: no such key in the store; see `python -m sltlib list`")

@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+from sltlib import data
 from sltlib.base import files, paths
-from sltlib.engine import checkpoints, leases
+from sltlib.engine import checkpoints, kernels, leases
 from sltlib.engine.store import BrokenResult, Store, UnknownExperiment
 
 
@@ -32,15 +33,15 @@ def main(argv=None) -> int:
 
 def examine(store: Store) -> list[tuple]:
     """What is wrong in every folder: (problem, repair, a function that repairs)."""
-    return [*_results(store), *_checkpoints(store), *_leftovers(store), *_dvc()]
+    return [*_results(store), *_checkpoints(store), *_kernels(store), *_leftovers(store), *_data(), *_dvc()]
 
 
 def _results(store):
     for key in store.keys():
         try:
             store.read(key)
-        except UnknownExperiment:
-            continue  # sound, and somebody's own
+        except UnknownExperiment as error:
+            print(f"{error}: left alone")  # sound, and somebody's own
         except BrokenResult as error:
             problem = str(error).split(". The result")[0]
             yield problem, "set the result aside", lambda key=key: store.set_aside(key)
@@ -68,6 +69,18 @@ def _stored(store, key):
         return False
 
 
+def _kernels(store):
+    for path in kernels.folders(store.root):
+        if wrong := kernels.damaged(path):
+            problem = f"{path} holds {len(wrong)} damaged compiled kernels ({wrong[0]}, ...)"
+            yield problem, "remove them all; they are compiled again", lambda path=path: files.remove(path)
+
+
+def _data():
+    for path, why in data.examine():
+        yield f"{path}: {why}", "remove it; it is made again", lambda path=path: files.remove(path)
+
+
 def _leftovers(store):
     for note, who in leases.abandoned(store.root):
         yield f"{note} was left by {who}, which is gone", "remove the note", lambda note=note: files.remove(note)
@@ -78,6 +91,10 @@ def _leftovers(store):
 def _dvc():
     import yaml
 
+    local = paths.ROOT / ".dvc/config.local"
+    if (paths.ROOT / ".dvc").is_dir() and not (paths.ROOT / ".git").exists() and not _no_scm(local):
+        problem = f"{paths.ROOT} is no git repository (a download?), and dvc expects one"
+        yield problem, f"say so in {local}", lambda: local.write_text(f"{_text(local)}[core]\n    no_scm = true\n")
     path = paths.ROOT / ".dvc/tmp/rwlock"
     if path.is_file() and not _parses(json.loads, path):
         problem = f"{path} is empty or damaged: a killed dvc left it, and every dvc command fails"
@@ -86,6 +103,14 @@ def _dvc():
         if path.is_file() and not _parses(yaml.safe_load, path):
             problem = f"{path} is damaged: dvc was killed while writing it"
             yield problem, "remove it; `dvc repro` writes it again, no training is lost", path.unlink
+
+
+def _no_scm(path):
+    return "no_scm = true" in _text(path)
+
+
+def _text(path):
+    return path.read_text() if path.is_file() else ""
 
 
 def _parses(parse, path: Path):

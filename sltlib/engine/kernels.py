@@ -35,9 +35,6 @@ def folder(root: Path) -> Path:
     temporary = tempfile.gettempdir()
     base = Path(temporary if re.fullmatch(r"[\w./+@,:=-]+", temporary, re.ASCII) else "/tmp")
     own = base / f"slt-kernels-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    if own.stat().st_uid != os.getuid():  # somebody else's code is not run
-        own = Path(tempfile.mkdtemp(prefix="slt-kernels-", dir=base))
     return own / files.sha256(str(path).encode())[:16]
 
 
@@ -47,7 +44,10 @@ def guarded(path: Path):
 
     Where another run uses it at the same time, that one has looked, and the last one seals.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.parent.stat().st_uid != os.getuid():
+        raise PermissionError(f"{path.parent} is somebody else's, and their code is not run: set {VARIABLE} to a folder of yours")
+    path.mkdir(exist_ok=True)
     with open(path.with_name(f"{path.name}.lock"), "a") as lock:
         if _alone(lock) and (wrong := unsealed(path)):
             files.remove(path)
@@ -59,6 +59,19 @@ def guarded(path: Path):
         finally:
             if _alone(lock):
                 seal(path)
+
+
+def folders(root: Path) -> list[Path]:
+    """Every folder of kernels that a store has."""
+    inside = Path(root) / "inductor"
+    own = folder(root)
+    return sorted({p for p in [own, *(inside.iterdir() if inside.is_dir() else [])] if p.is_dir()})
+
+
+def damaged(path: Path) -> list[str]:
+    """The sealed files of a folder that have changed or are gone."""
+    found = _files(path)
+    return [name for name, digest in _sealed(path).items() if found.get(name) != digest]
 
 
 def seal(path: Path) -> None:

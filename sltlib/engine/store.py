@@ -128,7 +128,7 @@ class Store:
     def keys(self) -> list[str]:
         """The keys of all stored results, sorted; damaged ones too."""
         try:
-            return sorted(os.listdir(self.root / "results"))
+            return sorted(name for name in os.listdir(self.root / "results") if not name.startswith("."))
         except FileNotFoundError:
             return []
 
@@ -207,7 +207,7 @@ class Store:
         return leases.lease(self.root, key, wait)
 
     def _folder(self, key):
-        if not key or Path(key).name != key:
+        if not key or key[0] == "." or "/" in key or "\0" in key:
             raise ValueError(f"{shown(key)} is no key of a result: see `python -m sltlib list`")
         return self.root / "results" / key
 

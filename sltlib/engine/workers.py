@@ -104,7 +104,8 @@ class Worker:
             self.connection, theirs = self.context.Pipe()
             self.process = self.context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
             try:
-                with _environment(machine.ENVIRONMENT), _no_main():
+                # The server that workers are forked from compiles too: into the folder that is guarded.
+                with _environment(machine.ENVIRONMENT | {kernels.VARIABLE: self.arguments[1][kernels.VARIABLE]}), _no_main():
                     self.process.start()
                 return
             except (EOFError, ConnectionError) as error:
