@@ -265,13 +265,13 @@ inline __m256i pooled(const int32_t* p, const int32_t* q) {
     __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xDD));
     return _mm256_permute4x64_epi64(_mm256_max_epi32(even, odd), 0xD8);
 }
-template <bool POOL, class U> inline __m256 eight_currents(const Source<U>& from, const U* p, int lane) {
-    __m256i n = POOL ? pooled(p + 2 * lane, p + from.row / 2 + 2 * lane) : eight_of(p + lane);
+template <bool POOL, class U> inline __m256 eight_currents(const Source<U>& from, const U* p) {
+    __m256i n = POOL ? pooled(p, p + from.row / 2) : eight_of(p);
     __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(n, _mm256_set1_epi32(from.minus)));
     return _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
 }
-template <bool POOL> inline __m256 eight_currents(const Source<float>& from, const float* p, int lane) {
-    return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(p + lane), _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
+template <bool POOL> inline __m256 eight_currents(const Source<float>& from, const float* p) {
+    return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(p), _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
 }
 typedef __m256 Eight;
 inline Eight all(float x) { return _mm256_set1_ps(x); }
@@ -292,35 +292,46 @@ inline Eight at_least(Eight a, Eight b) { return each([&](int i) { return float(
 inline Eight where(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? x.v[i] : 0.0f; }); }
 inline Eight unless(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? 0.0f : x.v[i]; }); }
 inline uint8_t bits_of(Eight mask) { int out = 0; for (int i = 0; i < 8; i++) out |= (mask.v[i] != 0) << i; return out; }
-template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from, const U* p, int lane) {
+template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from, const U* p) {
     return each([&](int i) {
-        const U *x = p + (POOL ? 2 * (lane + i) : lane + i), *y = x + from.row / 2;
+        const U *x = p + (POOL ? 2 * i : i), *y = x + from.row / 2;
         const U n = POOL ? std::max(std::max(x[0], x[1]), std::max(y[0], y[1])) : x[0];
         return float(n - from.minus) * from.scale + from.shift;
     });
 }
 #endif
 
-template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+// Fires N times eight lanes side by side, so that one's arithmetic hides another's latency; `at`: which of the bytes.
+template <int N, int NEURON, bool POOL, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, int at) {
     const Eight beta = all(net.beta), threshold = all(net.threshold), zero = all(0);
-    for (int r = 0; r < from.rows; r++)
-        for (int i = 0; i < to.bytes; i++) {
-            const U* values = from.values + size_t(r) * from.row;
-            uint8_t* out = to.out + size_t(r) * to.row + i;
-            Eight u = zero, fired = zero, now = eight_currents<POOL>(from, values, 8 * i);
-            for (int t = 0; t < net.steps; t++) {
-                if (t && from.step) now = eight_currents<POOL>(from, values += from.step, 8 * i);
-                if (NEURON == SIGN) {
-                    fired = at_least(now, zero);
-                } else {
-                    if (t == 0) u = now;
-                    else if (NEURON == ZERO) u = beta * unless(fired, u) + now;
-                    else u = beta * u + now - where(fired, threshold);
-                    fired = above(u, threshold);
-                }
-                out[size_t(t) * to.step] = bits_of(fired) & to.valid[i];
-            }
+    const int steps = net.steps;
+    const U* values[N];
+    uint8_t *out[N], valid[N];
+    Eight u[N], fired[N], now[N];
+    for (int n = 0; n < N; n++) {
+        const int row = (at + n) / to.bytes, byte = (at + n) % to.bytes;
+        values[n] = from.values + size_t(row) * from.row + (POOL ? 16 : 8) * byte;
+        out[n] = to.out + size_t(row) * to.row + byte, valid[n] = to.valid[byte];
+        u[n] = fired[n] = zero, now[n] = eight_currents<POOL>(from, values[n]);
+    }
+    for (int t = 0; t < steps; t++)
+        for (int n = 0; n < N; n++) {
+            if (t && from.step) now[n] = eight_currents<POOL>(from, values[n] += from.step);
+            if (NEURON == SIGN) fired[n] = at_least(now[n], zero);
+            else if (t == 0) u[n] = now[n];
+            else if (NEURON == ZERO) u[n] = beta * unless(fired[n], u[n]) + now[n];
+            else u[n] = beta * u[n] + now[n] - where(fired[n], threshold);
+            if (NEURON != SIGN) fired[n] = above(u[n], threshold);
+            *out[n] = bits_of(fired[n]) & valid[n];
+            out[n] += to.step;
         }
+}
+
+template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+    const int all = from.rows * to.bytes;
+    int at = 0;
+    for (; at + 4 <= all; at += 4) fire_some<4, NEURON, POOL>(net, from, to, at);
+    for (; at < all; at++) fire_some<1, NEURON, POOL>(net, from, to, at);
 }
 
 template <bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
