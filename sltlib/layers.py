@@ -276,7 +276,8 @@ class Conv2d(_Switches, nn.Conv2d):
 
     def plain(self):
         """The nn.Conv2d that computes the same."""
-        options = dict(stride=self.stride, padding=self.padding, bias=self.bias is not None)
+        names = ("stride", "padding", "dilation", "groups", "padding_mode")
+        options = {name: getattr(self, name) for name in names} | {"bias": self.bias is not None}
         return self._fill(nn.Conv2d(self.in_channels, self.out_channels, self.kernel_size, **options))
 
 

@@ -8,6 +8,7 @@ The step of S has no useful derivative; the backward pass uses a surrogate of U 
 treats the reset as a constant (it is detached), as snnTorch does.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -185,7 +186,8 @@ class _Fused(torch.autograd.Function):
 
 def _constant(value):
     """A constant of the neuron as a tensor of its own, in float32 at least."""
-    return torch.tensor(torch.as_tensor(value).item(), dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
+    value = value.item() if isinstance(value, torch.Tensor) else float(value)
+    return torch.tensor(value, dtype=torch.promote_types(torch.get_default_dtype(), torch.float32))
 
 
 class LIF(snntorch.Leaky):
@@ -224,14 +226,16 @@ class LIF(snntorch.Leaky):
             problems.append(f"surrogate={surrogate!r}: choose from {', '.join(SURROGATES)}")
         if problems:
             raise ValueError("LIF: " + "; ".join(problems))
-        super().__init__(
-            _constant(beta),
-            threshold=_constant(threshold),
-            spike_grad=functools.partial(_Spike.apply, surrogate),
-            reset_mechanism=reset_mechanism,
-            learn_beta=learn_beta or isinstance(beta, torch.nn.Parameter),
-            learn_threshold=learn_threshold or isinstance(threshold, torch.nn.Parameter),
-        )
+        meta = torch.get_default_device().type == "meta"  # a network without weights: its neurons have their constants
+        with torch.device("cpu") if meta else contextlib.nullcontext():
+            super().__init__(
+                _constant(beta),
+                threshold=_constant(threshold),
+                spike_grad=functools.partial(_Spike.apply, surrogate),
+                reset_mechanism=reset_mechanism,
+                learn_beta=learn_beta or isinstance(beta, torch.nn.Parameter),
+                learn_threshold=learn_threshold or isinstance(threshold, torch.nn.Parameter),
+            )
         for name, value in {"beta": beta, "threshold": threshold}.items():
             if isinstance(value, torch.nn.Parameter):
                 setattr(self, name, value)  # itself: snnTorch learns a copy

@@ -115,7 +115,8 @@ class Learned(nn.Module):
         super().__init__()
         self.score = nn.Linear(features, 1, bias=False)
         with torch.no_grad():
-            self.score.weight.normal_(0, features**-0.5, generator=generator)
+            draw = torch.empty(1, features, device="cpu")
+            self.score.weight.copy_(draw.normal_(0, features**-0.5, generator=generator))
 
     def forward(self, tokens, images):
         return self.score(tokens.flatten(0, 1)).squeeze(-1).unflatten(0, (len(tokens), -1)).mean(0)

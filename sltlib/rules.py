@@ -102,7 +102,9 @@ def _chain(e):
         problems.append(f"source has selector={source.selector!r}: give one that sees all patches")
     elif e.selector == "attention" and source.model != "spikformer":
         problems.append("selector='attention' ranks by a trained spikformer's first block: give that as source")
-    same = ["dataset", "width", "image_size", "stem_pools", "timesteps", "stem_activation"]
+    same = ["dataset", "width", "image_size", "stem_pools", "stem_activation"]
+    if e.event or e.stem_activation in SPIKING:  # else the source has no time, and its key no timesteps
+        same.append("timesteps")
     if e.stem_activation in SPIKING:
         same += ["beta", "threshold", "reset"]
     if e.selector == "attention":

@@ -222,7 +222,8 @@ def convpep(experiment, channels, size, classes):
     features = round(EMBEDDING * experiment.width)
     head = nn.Linear(features, classes)
     with torch.no_grad():
-        head.weight.normal_(0, features**-0.5, generator=layers.generator(experiment, "head"))
+        draw = torch.empty(classes, features, device="cpu")
+        head.weight.copy_(draw.normal_(0, features**-0.5, generator=layers.generator(experiment, "head")))
         head.bias.zero_()
     stem = ConvPEP(origin(experiment), channels)
     return Spikformer(stem, _selector(experiment, features), [], head, experiment)
