@@ -14,12 +14,13 @@ DVC      := { test -e .git || grep -qs no_scm .dvc/config.local || dvc config --
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup extras repro smoke paper test test-fast lint lab tune bench doctor clean
+.PHONY: help setup extras repro smoke study paper test test-fast lint lab tune bench doctor clean
 
 help:
 	@echo "make repro      everything: set up, then every figure and table of profile mini (results/mini)"
 	@echo "make test       lint and all tests, notebooks and the smoke pipeline included"
 	@echo "make smoke      the whole pipeline in two minutes (results/smoke)"
+	@echo "make study      the evidence: six seeds on real CIFAR-10, a night on two cores (results/study)"
 	@echo "make paper      the papers' sizes; wants a GPU (results/paper)"
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
@@ -57,6 +58,12 @@ repro: setup
 # Its lock says nothing that is worth a commit, and DVC wants no lock that git ignores.
 smoke: setup
 	$(DVC) repro smoke/dvc.yaml; status=$$?; rm -f smoke/dvc.lock; exit $$status
+
+# Every step goes on where it was stopped, and needs nothing but the data and time.
+study: setup
+	test -f results/tuning/study/choices.json || python -m sltlib tune --profile study
+	python -m sltlib train --profile study
+	dvc repro study/dvc.yaml
 
 paper: setup
 	$(DVC) repro paper/dvc.yaml

@@ -56,7 +56,7 @@ def stages(text):
 
 def test_the_profiles_pipelines_are_alike():
     mini = (ROOT / "dvc.yaml").read_text().split("stages:\n")[1]
-    for profile in ("smoke", "paper"):
+    for profile in ("smoke", "study", "paper"):
         head, text = (ROOT / profile / "dvc.yaml").read_text().split("stages:\n")
         assert yaml.safe_load(head) == {"vars": [f"../params.yaml:{profile}"]}
         assert text.count("wdir: ..\n") == 2

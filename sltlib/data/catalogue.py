@@ -6,6 +6,7 @@ To add one, write a reader and add one entry to `DATASETS`. Nothing here needs t
 from __future__ import annotations
 
 import lzma
+from dataclasses import replace
 
 import numpy as np
 
@@ -39,9 +40,13 @@ def _read_formats(info, folder):
     return hold_out(info, *formats.read(info, formats.find(info, [folder])))
 
 
-def _read_simulated(info, folder):
-    """Simulated recordings of the sample, in its own splits; `folder` is the sample's own business."""
-    return simulated.recordings(DATASETS["fashion"].read())
+def _simulated(images):
+    """The reader of simulated recordings of an image set, in its own splits; a folder is the image set's own business."""
+
+    def read(info, folder):
+        return simulated.recordings(DATASETS[images].read())
+
+    return read
 
 
 _CLOTHES = tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","))
@@ -185,7 +190,7 @@ DATASETS = {
         counts={"train": 8000, "val": 1000, "test": 2000},
         places=("fashion", str(paths.ROOT / "data" / "fashion")),
         files={"fashion-sample.xz": 4164620},
-        reader=_read_simulated,
+        reader=_simulated("fashion"),
         needs="nothing: the events are simulated from the sample in this repository",
         how="restore the sample with `git checkout data/fashion`",
         event=True,
@@ -292,6 +297,10 @@ DATASETS = {
         packages=("tonic", "aedat"),
     ),
 }
+DATASETS["fashion-mnist-dvs"] = replace(
+    DATASETS["fashion-mnist"],
+    title="Fashion-MNIST, simulated events", channels=2, size=34, reader=_simulated("fashion-mnist"), event=True,
+)  # fmt: skip
 
 
 def info(name: str) -> Info:

@@ -99,7 +99,7 @@ def with_sources(wanted) -> dict:
 def pace(store, stored) -> float | None:
     """Core-seconds a unit of `cost`, the median over stored trainings that never stopped; None without any."""
     paces = []
-    for key, e in stored.items():
+    for e in stored.values():
         result = store.get(e)
         about = result.provenance if result else {}
         if about.get("seconds") and not about.get("resumed"):

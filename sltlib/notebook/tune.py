@@ -29,6 +29,8 @@ NOTEBOOKS = (IMAGES, SWEEP, EVENT, TRANSFORMER)
 SEEDS = (1000,)  # of every candidate of every arm
 RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at each scale, by Adam
 ROUNDS = (2, 4)  # at least, at most
+# Where a whole training of every candidate takes days, all arms alike are tuned on less.
+SMALLER = {"study": dict(train_images=9000, epochs=3)}
 CONTROLS = ("random-readout", "random-trained")
 # The rows that are tuned, by notebook; a row more is a word more. Those of SWEPT at every sparsity of 03.
 SWEPT = (*TICKETS, *(f"{name} {control}" for name in ("SNN-ConnS", "ANN-ConnS") for control in CONTROLS))
@@ -132,7 +134,7 @@ def bare(choices):
 
 def search(profile, notebook, say=print):
     """Search the recipes of a notebook's arms, group after group; the table of all candidates, with their rounds."""
-    done, found = [], settings(profile, notebook)
+    done, found = [], settings(profile, notebook) | SMALLER.get(profile, {})
     for group in arms(profile, notebook):
         chosen = bare(best(pandas.concat(done))) if done else None
         table, rounds = None, 0
@@ -178,7 +180,7 @@ def about(profile, notebook, table):
     each = len(table) // len(set(table.arm)) // len(SEEDS)
     more = each - len(RATES) * len(SCALES)
     return {
-        "settings": settings(profile, notebook),
+        "settings": settings(profile, notebook) | SMALLER.get(profile, {}),
         "budget": f"{each} candidates of {len(SEEDS)} seed{'s' * (len(SEEDS) > 1)} for every arm: Adam at {len(RATES)} learning rates "
         f"({', '.join(map(str, RATES))}) and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around its best",
         "at_edge": at_edge(table),
