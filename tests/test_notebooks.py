@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -146,3 +147,13 @@ def test_every_name_of_the_face_is_there():
 def test_the_face_costs_nothing_until_it_is_used():
     code = "import sys, sltlib; assert not {'torch', 'numpy', 'pandas'} & sys.modules.keys(), sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_first_notebook_runs_without_a_warning(tmp_path):
+    # It trains nothing. Warnings would be the first thing that a reader sees of this project.
+    sources = [c["source"] for c in read("00_spiking_neuron") if c["cell_type"] == "code"]
+    script = tmp_path / "notebook.py"
+    script.write_text("\n\n".join("".join(source) for source in sources), encoding="utf-8")
+    environment = os.environ | {"SLT_RESULTS": str(tmp_path / "results"), "MPLBACKEND": "agg"}
+    ran = subprocess.run([sys.executable, "-W", "error", script], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
