@@ -26,7 +26,7 @@ ROW = "BinWSNN-ConnS"
 SEEDS = (0, 1, 2)
 MARGIN = 1.0  # points of test accuracy that a cheaper search may lose
 EXACT = "exact"
-COLOURS = ("black", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7", figures.GREY)
+COLOURS = (*figures.PALETTE, figures.GREY, figures.LIGHT)  # none of a neuron
 # name: (fields, epochs). Early-Time (Kim et al. 2022): search at fewer steps, then T; and T itself.
 SEARCHES = {
     EXACT: ({}, (1, 2, 3)),

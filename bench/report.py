@@ -8,12 +8,7 @@ from sltlib import figures
 from sltlib.base import files, paths
 from sltlib.notebook import readme
 
-LOOKS = {
-    "ours": dict(color=figures.COLOURS["lif"], marker="^", linestyle="-"),
-    "snnTorch": dict(color=figures.COLOURS["relu"], marker="s", linestyle="-."),
-    "spikingjelly": dict(color=figures.COLOURS["sign"], marker="D", linestyle=":"),
-    "floor": dict(color="black", marker="", linestyle="--"),
-}
+LOOKS = {name: figures.look(name) for name in ("ours", "snnTorch", "spikingjelly", "floor")}
 CNNS = ("mini", "small28", "conv6")
 SPEED_GOALS = {"mini": (1.6, 1.4), "small28": (1.6, 1.4), "conv6": (1.05, 1.15)}  # over snnTorch, over spikingjelly
 FLOOR_GOAL, READY_GOAL, AT = 1.1, 2.0, 4

@@ -1,11 +1,10 @@
-"""Figures: what is drawn, stable bytes in fresh processes, tables and metrics, all-or-nothing writes."""
+"""Figures: what is drawn agrees with what is said, in one style, the same bytes in every process."""
 
-import json
-import math
 import os
 import subprocess
 import sys
 
+import hypothesis.strategies as st
 import matplotlib
 
 matplotlib.use("Agg")
@@ -14,10 +13,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 import pytest
+from hypothesis import given, settings
 from matplotlib.colors import to_hex
 
 from sltlib import figures, stats
 from sltlib.base import paths
+from sltlib.data import DATASETS
 
 TABLE = pandas.DataFrame(
     [
@@ -35,7 +36,7 @@ def close():
 
 
 def words(fig):
-    return fig._supxlabel.get_text().replace("\n", " ")
+    return fig._supxlabel.get_text().replace("\n", " ").replace("\N{NO-BREAK SPACE}", " ")
 
 
 def lines(ax):
@@ -45,7 +46,7 @@ def lines(ax):
 
 def test_import_is_light():
     code = (
-        "import sys, sltlib.figures; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+        "import sys, sltlib.figures; sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules or 'seaborn' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
 
@@ -58,9 +59,11 @@ def test_dots_show_mean_interval_and_every_seed():
     drawn = lines(ax)
     for i, (row, neuron) in enumerate((("SNN", "lif"), ("ANN", "relu"), ("BinActBNN", "sign"))):
         found = stats.interval(TABLE[TABLE.row == row].accuracy)
-        assert (figures.COLOURS[neuron], [found.low, found.high], [i, i]) in drawn
-        assert (figures.COLOURS[neuron], [found.mean], [i]) in drawn
-        assert [*ax.collections[i].get_offsets()[:, 0]] == [*TABLE[TABLE.row == row].accuracy]
+        assert (figures.COLOURS[neuron], [found.low, found.high], [i - 0.08, i - 0.08]) in drawn
+        assert (figures.COLOURS[neuron], [found.mean], [i - 0.08]) in drawn
+    fig.canvas.draw()  # the swarm takes its places
+    seeds = np.concatenate([swarm.get_offsets() for swarm in ax.collections])
+    assert sorted(seeds[:, 0]) == sorted(TABLE.accuracy) and (seeds[:, 1] % 1 < 0.5).all()  # below their interval
     assert ("#FFFFFF", [87.71], [0]) in drawn and len(drawn) == 7
     assert "n=3" in words(fig)
     legend = [t.get_text() for t in fig.legends[0].get_texts()]
@@ -107,18 +110,41 @@ def test_differences_are_filled_where_zero_is_outside():
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == list(found)
 
 
-def test_curves_are_sorted_means_with_a_band():
-    table = pandas.DataFrame(
-        [{"neuron": n, "T": t, "y": t * k} for n in ("lif", "relu") for t in (8, 1, 4) for k in (1, 2, 3)]
-    )
-    fig = figures.curves(table, "T", "y")
+def by_step(points):
+    return pandas.DataFrame([{"neuron": n, "T": t, "y": t * k} for n in ("lif", "relu") for t in points for k in (1, 2, 3)])
+
+
+def bars(ax):
+    """Every error bar of the axes as (places, means, half lengths)."""
+    return [
+        ([*c.lines[0].get_xdata()], [*c.lines[0].get_ydata()], [(s[1, 1] - s[0, 1]) / 2 for s in c.lines[2][0].get_segments()])
+        for c in ax.containers
+    ]
+
+
+def test_curves_of_few_points_are_dodged_bars_and_of_many_are_bands():
+    fig = figures.curves(by_step((8, 1, 4)), "T", "y")
     (ax,) = fig.axes
-    assert lines(ax)[0] == (figures.COLOURS["lif"], [1, 4, 8], [2, 8, 16])
-    band = ax.collections[0].get_paths()[0].vertices
-    assert band[:, 1].max() == pytest.approx(stats.interval([8, 16, 24]).high)
+    (lif, relu) = bars(ax)
+    assert lif[1] == relu[1] == [2, 8, 16] and lif[2] == pytest.approx([stats.interval([t, 2 * t, 3 * t]).half for t in (1, 4, 8)])
+    assert [a < t < b for a, t, b in zip(lif[0], (1, 4, 8), relu[0], strict=True)] == [True] * 3  # none hides another
+    assert [to_hex(c.lines[0].get_color()).upper() for c in ax.containers] == [figures.COLOURS[n] for n in ("lif", "relu")]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["lif", "relu"]
-    single = figures.curves(table.drop_duplicates(["neuron", "T"]), "T", "y")
-    assert not single.axes[0].collections and "n=1" in words(single)
+    single = figures.curves(by_step((8, 1, 4)).drop_duplicates(["neuron", "T"]), "T", "y")
+    assert "n=1" in words(single) and bars(single.axes[0])[0][2] == [0, 0, 0]
+    many = figures.curves(by_step(range(1, 15)), "T", "y").axes[0]
+    assert lines(many)[0] == (figures.COLOURS["lif"], list(range(1, 15)), [2 * t for t in range(1, 15)])
+    band = many.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(stats.interval([14, 28, 42]).high)
+
+
+def test_no_line_joins_kinds():
+    kinds = by_step((1, 2, 3)).assign(T=lambda t: t["T"].map({1: "linear", 2: "conv", 3: "attention"}))
+    (ax,) = figures.curves(kinds, "T", "y").axes
+    assert [c.lines[0].get_linestyle() for c in ax.containers] == ["None"] * 2
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["linear", "conv", "attention"]
+    (ax,) = figures.curves(by_step((1, 2, 3)), "T", "y").axes
+    assert [c.lines[0].get_linestyle() for c in ax.containers] == ["--", "-"]
 
 
 def test_drawing_into_given_axes():
@@ -159,6 +185,110 @@ def test_a_difference_is_filled_where_it_is_resolved_after_correction():
     assert marks.count("D") == 1
 
 
+def intervals(ax, row):
+    """Lines along x in a row, the longest first."""
+    found = [[*a.get_xdata()] for a in ax.lines if len(a.get_xdata()) == 2 and set(a.get_ydata()) == {row}]
+    return sorted(found, key=lambda ends: ends[0] - ends[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-4, 4), min_size=1, max_size=6), st.integers(2, 8), st.integers(0, 999))
+def test_a_mark_is_filled_exactly_where_its_corrected_interval_excludes_zero(means, n, seed):
+    random = np.random.default_rng(seed)
+    found = {f"d{i}": stats.paired(list(mean + random.normal(0, 1, n)), [0] * n) for i, mean in enumerate(means)}
+    adjusted = dict(zip(found, stats.holm([f.p for f in found.values()]), strict=True))
+    (ax,) = figures.differences(found, adjusted=adjusted).axes
+    for i, label in enumerate(found):
+        (mark,) = [a for a in ax.lines if a.get_marker() == "o" and [*a.get_ydata()] == [i]]
+        low, high = intervals(ax, i)[0]
+        assert (mark.get_markerfacecolor() != "white") == (low > 0 or high < 0) == (adjusted[label] < 0.05)
+        assert low <= found[label].low and high >= found[label].high
+    plt.close("all")
+
+
+def test_the_corrected_interval_of_a_family_of_two_is_that_of_97_and_a_half_percent():
+    a, b = [1.0, 2.0, 4.0, 3.0], [5.0, 1.0, 3.0, 2.5]
+    found = {"a": stats.paired(a, [0] * 4), "b": stats.paired(b, [0] * 4)}
+    first = min(found, key=lambda label: found[label].p)  # Holm doubles the smaller p-value
+    adjusted = dict(zip(found, stats.holm([f.p for f in found.values()]), strict=True))
+    (ax,) = figures.differences(found, adjusted=adjusted).axes
+    want = stats.interval({"a": a, "b": b}[first], level=0.975)
+    assert intervals(ax, list(found).index(first))[0] == pytest.approx([want.low, want.high])
+
+
+def test_the_corrected_interval_of_independent_groups_has_their_degrees_of_freedom():
+    scipy_t = pytest.importorskip("scipy.stats").t
+    df, error, mean = 2.37, 0.4, 4.0  # Welch's degrees of freedom, which are no n - 1
+    half, p = error * scipy_t.ppf(0.975, df), 2 * scipy_t.sf(mean / error, df)
+    found = {"w": stats.Interval(mean, mean - half, mean + half, 3, p)}
+    (ax,) = figures.differences(found, adjusted={"w": 5 * p}).axes
+    assert intervals(ax, 0)[0] == pytest.approx([mean - error * scipy_t.ppf(0.995, df), mean + error * scipy_t.ppf(0.995, df)], rel=1e-4)
+
+
+def test_ratios_are_dots_on_a_log_axis_that_hide_none_of_each_other():
+    found = {"ANN / MPSLT": {way: stats.interval([k, k + 1, k + 2]) for k, way in ((4, "arithmetic"), (2, "memory"))}}
+    fig = figures.ratios(found, reference={"ANN / MPSLT": 8.92}, about="Fashion-MNIST")
+    (ax,) = fig.axes
+    assert ax.get_xscale() == "log" and not ax.patches  # no bars: they would begin nowhere
+    means = [(y[0], x[0]) for _, x, y in lines(ax) if len(x) == 1]
+    assert sorted(x for _, x in means) == [3, 5, 8.92] and len({y for y, _ in means}) == 3
+    assert words(fig).startswith("Fashion-MNIST. Mean") and "n=3" in words(fig)
+    assert {"2", "5"} <= {t.get_text() for t in ax.get_xticklabels()}
+
+
+def test_a_distribution_shows_every_value_and_says_their_medians():
+    fig = figures.distribution(TABLE, "accuracy", "row", xlabel="accuracy (%)")
+    (ax,) = fig.axes
+    fig.canvas.draw()
+    points = [c.get_offsets()[:, 0] for c in ax.collections if len(c.get_offsets()) == 3]
+    assert [sorted(p) for p in points] == [sorted(part.accuracy) for _, part in TABLE.groupby("row", sort=False)]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["SNN", "ANN", "BinActBNN"]
+    assert "SNN median 89.00" in figures.alt(fig) and "n=3 a row" in words(fig)
+
+
+def test_captions_name_the_data_set_and_are_read_at_column_width():
+    fig = figures.dots(TABLE.assign(dataset="fashion"), "accuracy", "row")
+    assert words(fig).startswith(DATASETS["fashion"].title)
+    assert words(figures.dots(TABLE, "accuracy", "row", about="CIFAR-10")).startswith("CIFAR-10. Mean")
+    for width in (figures.COLUMN, figures.PAGE):
+        fig, _ = figures.new(width, 2)
+        figures.caption(fig, "of the words that are below a figure " * 12)
+        pixels = fig._supxlabel.get_fontsize() / 72 * 500 / width  # shown 500 pixels wide
+        assert pixels >= 8.5
+        box = fig._supxlabel.get_window_extent(fig.canvas.get_renderer())
+        assert box.width <= fig.bbox.width and box.width > 0.8 * fig.bbox.width
+
+
+def test_alt_texts_tell_the_numbers_and_travel_within_the_file(tmp_path):
+    fig = figures.dots(TABLE, "accuracy", "row", xlabel="accuracy (%)")
+    figures.save(fig, tmp_path, "dots")
+    figures.headline(fig, tmp_path, alt="Ein Überblick − kurz")
+    told = figures.alt_of(tmp_path / "figures" / "dots.png")
+    assert told.startswith("accuracy (%) by row: SNN 89.33 ± 3.79 (n=3), ANN") and told.endswith("each seed.")
+    assert figures.alt_of(tmp_path / "figure.png") == "Ein Überblick − kurz"
+    fig, ax = figures.new()
+    ax.set(xlabel="time", ylabel="U")
+    figures.caption(fig, "One neuron.")
+    assert figures.alt(fig) == "U; time; One neuron."
+    fig, axes = figures.new(figures.PAGE, 2, 1, 2)
+    for ax, label in zip(axes, "ab", strict=True):
+        figures.differences({label: stats.paired([3, 4, 5], [1, 2, 3.1])}, ax=ax)
+    assert "a 1.97" in figures.alt(fig) and "b 1.97" in figures.alt(fig)
+
+
+def test_no_library_and_no_method_wears_a_neurons_colour_and_no_row_is_black():
+    neurons = {colour for name, colour in figures.COLOURS.items() if name != "linear"}
+    assert not neurons & {*figures.PALETTE, figures.GREY, figures.ON, figures.OFF}
+    for name in figures.OTHERS:
+        assert figures.look(name)["color"] not in neurons and figures.look(name, 3) == figures.look(name)
+    for row in ("MPSLT", "BinWSNN-ConnS", "dense SNN", "SLT"):
+        assert figures.look(row, 0)["color"] == figures.COLOURS["lif"]
+    assert figures.look("MPSLT") == figures.look("BinWSNN-ConnS") != figures.look("SLT")
+    for colour in (*figures.PALETTE, figures.GREY, *neurons):  # seen on white: not yellow
+        red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.75
+
+
 DRAW = """
 import matplotlib; matplotlib.use("Agg")
 import sys, pandas
@@ -167,8 +297,6 @@ table = pandas.DataFrame({"row": list("aabb"), "neuron": list("rrll"), "y": [1.0
 fig = figures.dots(table, "y", "row")
 figures.save(fig, sys.argv[1], "dots")
 figures.headline(fig, sys.argv[1])
-figures.write_metrics({"b": {2: 0.1, 1: {"x"}.pop()}, "a": 1}, sys.argv[1])
-figures.write_table(table, sys.argv[1])
 """
 
 
@@ -181,7 +309,7 @@ def test_files_are_the_same_in_every_process_and_at_every_time(tmp_path):
         {p.relative_to(r): p.read_bytes() for p in r.rglob("*") if p.is_file()}
         for r in sorted(tmp_path.iterdir())
     ]
-    names = ["figure.png", "figures/dots.pdf", "figures/dots.png", "metrics.json", "table.csv"]
+    names = ["figure.png", "figures/dots.pdf", "figures/dots.png"]
     assert sorted(map(str, found[0])) == names
     assert found[0] == found[1]
     pdf = found[0][next(p for p in found[0] if p.suffix == ".pdf")]
@@ -201,71 +329,6 @@ def test_figure_names_are_plain(tmp_path, name):
     with pytest.raises(ValueError, match="name="):
         figures.save(fig, tmp_path, name)
     assert not list(tmp_path.iterdir())
-
-
-def test_metrics_are_sorted_rounded_and_without_nan(tmp_path):
-    metrics = {
-        "z": np.float32(0.1),
-        "a": stats.interval([5.0]),
-        "verdict": stats.superior([2, 3], [1, 2], "a claim"),
-        "seeds": np.arange(3),
-        "yes": np.bool_(True),
-        "none": None,
-        4: math.nan,
-    }
-    figures.write_metrics(metrics, tmp_path)
-    text = (tmp_path / "metrics.json").read_text()
-    found = json.loads(text)
-    assert list(found) == sorted(found) == ["4", "a", "none", "seeds", "verdict", "yes", "z"]
-    assert found["z"] == 0.1 and found["4"] is None and found["seeds"] == [0, 1, 2] and found["yes"] is True
-    assert found["a"] == {"mean": 5, "low": None, "high": None, "n": 1, "p": None}
-    assert found["verdict"]["verdict"] == "holds" and text.endswith("}\n")
-
-
-def test_metrics_that_json_cannot_hold_are_named_and_nothing_is_written(tmp_path):
-    with pytest.raises(TypeError, match=r"metrics\.rows\[1\]\.path is a PosixPath"):
-        figures.write_metrics({"rows": [{}, {"path": tmp_path}]}, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_table_has_fixed_digits(tmp_path):
-    table = pandas.DataFrame(
-        {
-            "row": ["a", "b"],
-            "mean": [88.123456789, math.nan],
-            "n": [3, 1],
-            "lr": [1e-3, 0.1],
-            "rates": [{"conv2": 0.25, "conv1": 1 / 3}, None],
-            "spiking": [True, False],
-        }
-    )
-    figures.write_table(table, tmp_path)
-    want = (
-        "row,mean,n,lr,rates,spiking\n"
-        'a,88.1235,3,0.001,"{""conv1"": 0.333333, ""conv2"": 0.25}",true\n'
-        "b,,1,0.1,,false\n"
-    )
-    assert (tmp_path / "table.csv").read_text() == want
-    figures.write_table(table.set_index("row")[["n"]], tmp_path)
-    assert (tmp_path / "table.csv").read_text() == "row,n\na,3\nb,1\n"
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path, monkeypatch):
-    figures.write_metrics({"a": 1}, tmp_path)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    figures.write_text("µ\n", tmp_path / "new" / "a.txt")
-    assert (tmp_path / "new" / "a.txt").read_bytes() == b"\xc2\xb5\n"
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        figures.write_text("longer", tmp_path / "new" / "a.txt")
-    assert [p.read_text() for p in (tmp_path / "new").iterdir()] == ["µ\n"]
-    with pytest.raises(OSError, match="No space"):
-        figures.write_metrics({"a": 2}, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "new"]
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"a": 1}
 
 
 def test_frames_are_coloured_by_polarity_and_white_where_nothing_happened():
