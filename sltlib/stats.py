@@ -1,42 +1,22 @@
-"""Intervals, paired differences and computed verdicts over seeds; NumPy only (method: t statistics).
+"""Evidence in words: verdicts computed from intervals over seeds, alone, in families and over sweeps.
 
-Wherever values go by seed, give a dict or a pandas Series {seed: value}; two of them are paired by
-seed. Plain sequences of equal length are paired by position.
+Everything of `sltlib.intervals` that a notebook needs is here as well. Values go by seed: a dict or a pandas
+Series {seed: value}, or sequences of equal length. Comparisons are paired by seed, or, where nothing is shared
+by seed, between independent groups: which of them is said beforehand (`groups`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-LEVEL = 0.95
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not resolved"
+from sltlib.intervals import LEVEL, POWER, Interval, by_seed, combined, contrast, estimate, holm, interval, paired, resolvable
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its t-interval over n values; p is a paired difference's two-sided p-value.
-
-    With n=1 the interval is unbounded. Without any spread it is the mean itself.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    p: float | None = None
-
-    @property
-    def half(self) -> float:
-        """Half the interval's width: the smallest difference from `mean` that n values resolve."""
-        return (self.high - self.low) / 2
-
-    def __str__(self):
-        half = f" ± {self.half:.2f}" if math.isfinite(self.half) else ""
-        return f"{self.mean:.2f}{half} (n={self.n})"
+__all__ = ["LEVEL", "Interval", "contrast", "estimate", "holm", "interval", "paired"]  # beside what is defined here
+HOLDS, EQUAL, FAILS, OPEN = "holds", "equal within the margin", "does not hold", "not resolved"
+UNTESTED = "not tested"
 
 
 @dataclass(frozen=True)
@@ -52,128 +32,102 @@ class Verdict:
         return f"{self.claim}: {self.verdict} (n={self.n}). {self.detail}"
 
 
-def _by_seed(values, name):
-    """{seed: float} of a mapping, a Series or a sequence; ValueError on repeats, non-numbers or nothing."""
-    items = list(values.items()) if hasattr(values, "items") else list(enumerate(values))
-    out = {seed: float(value) for seed, value in items}
-    if not out:
-        raise ValueError(f"{name} is empty: give at least one value")
-    if len(out) < len(items):
-        raise ValueError(f"{name} has {len(items)} values for {len(out)} seeds: give one value a seed")
-    if bad := [seed for seed, value in out.items() if not math.isfinite(value)]:
-        raise ValueError(f"{name} is not a finite number at {', '.join(map(str, bad))}")
-    return out
-
-
-def interval(values, level: float = LEVEL) -> Interval:
-    """Mean and two-sided t-interval of independent values; level in (0, 1)."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r}: give a number above 0 and below 1")
-    x = np.array(list(_by_seed(values, "values").values()))
-    n, spread = len(x), _spread(x)
-    mean = math.fsum(x) / n if spread else float(x[0])
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
-    from scipy.special import stdtrit  # scipy.stats would take a second to import
-
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * spread / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
-
-
-def _spread(x):
-    """Standard deviation, n - 1 in the denominator; exactly 0 for equal values."""
-    return 0.0 if np.all(x == x[0]) else float(np.std(x, ddof=1))
-
-
-def paired(a, b, level: float = LEVEL) -> Interval:
-    """Interval of a - b over pairs, with the paired t-test's two-sided p (1 where n=1).
-
-    Raises ValueError where a seed has no partner: no pair is dropped in silence.
-    """
-    a, b = _by_seed(a, "a"), _by_seed(b, "b")
-    if a.keys() != b.keys():
-        only = [
-            f"only {name} has {', '.join(map(str, sorted(mine.keys() - other.keys())))}"
-            for name, mine, other in (("a", a, b), ("b", b, a))
-            if mine.keys() - other.keys()
-        ]
-        raise ValueError(f"a and b must have the same seeds: {'; '.join(only)}")
-    differences = [a[seed] - b[seed] for seed in a]
-    found = interval(differences, level)
-    return Interval(found.mean, found.low, found.high, found.n, _p_value(found.mean, np.array(differences)))
-
-
-def _p_value(mean, differences):
-    n, spread = len(differences), _spread(differences)
-    if n == 1 or mean == 0:
-        return 1.0
-    if spread == 0:
-        return 0.0
-    from scipy.special import stdtr
-
-    return float(2 * stdtr(n - 1, -abs(mean) / (spread / math.sqrt(n))))
-
-
-def holm(pvalues) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in the given order."""
-    p = np.asarray(list(pvalues), float)
-    if not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"pvalues={p.tolist()}: give numbers from 0 to 1")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    stepped = p[order] * np.arange(len(p), 0, -1)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(stepped)) if len(p) else stepped
-    return adjusted.tolist()
-
-
 def _difference(found):
-    """One sentence on a paired difference."""
+    """One sentence on a difference."""
     if found.n == 1:
         return f"Difference {found.mean:+.2f}; one seed gives no interval."
     return f"Difference {found.mean:+.2f}, {LEVEL:.0%} interval {found.low:+.2f} to {found.high:+.2f}."
 
 
 def _resolvable(found):
-    return "" if found.n == 1 else f" {found.n} seeds of this spread resolve {found.half:.2f}."
+    """What the seeds could have resolved, as a statement on power; found : an Estimate."""
+    if found.n == 1:
+        return ""
+    return f" {found.n} seeds of this spread resolve a difference of {resolvable(found):.2f} with a power of {POWER:.0%}."
 
 
-def superior(a, b, claim: str, p_adjusted: float | None = None) -> Verdict:
-    """Is a above b? Judged by the interval of the paired difference a - b.
-
-    p_adjusted : where the claim is one of a family, its p-value after `holm`; then the sign of the
-        difference and p_adjusted < 0.05 decide.
-    """
-    found = paired(a, b)
+def _superior(found, claim, p_adjusted):
+    """found : the Estimate of a difference."""
+    shown = found.interval()
     if p_adjusted is None:
-        verdict = HOLDS if found.low > 0 else FAILS if found.high < 0 else OPEN
-        detail = _difference(found)
+        verdict = HOLDS if shown.low > 0 else FAILS if shown.high < 0 else OPEN
+        detail = _difference(shown)
     else:
         verdict = OPEN
         if found.n > 1 and p_adjusted < 1 - LEVEL:
             verdict = HOLDS if found.mean > 0 else FAILS
-        detail = f"{_difference(found)} Holm-adjusted p = {p_adjusted:.3g}."
+        detail = f"{_difference(shown)} Holm-adjusted p = {p_adjusted:.3g}."
     if verdict == OPEN:
         detail += _resolvable(found)
     return Verdict(claim, verdict, detail, found.n)
 
 
-def noninferior(a, b, claim: str, margin: float = 1.0) -> Verdict:
-    """Is a at most `margin` below b? Judged by the interval of the paired difference a - b."""
+def superior(a, b, claim: str, p_adjusted: float | None = None, groups: str = "paired") -> Verdict:
+    """Is a above b? Judged by the interval of the difference a - b.
+
+    p_adjusted : where the claim is one of a family, its p-value after `holm`; then the sign of the
+        difference and p_adjusted < 0.05 decide.
+    groups : "paired" by seed, or "independent" where the seeds share nothing (Welch).
+    """
+    return _superior(combined([(1, a), (-1, b)], groups), claim, p_adjusted)
+
+
+def _margin(margin):
     if not margin > 0:
         raise ValueError(f"margin={margin!r}: give a number above 0")
-    found = paired(a, b)
-    verdict = HOLDS if found.low > -margin else FAILS if found.high < -margin else OPEN
-    detail = f"{_difference(found)} Margin {margin:g}."
+
+
+def _noninferior(found, claim, margin):
+    _margin(margin)
+    shown = found.interval()
+    verdict = HOLDS if shown.low > -margin else FAILS if shown.high < -margin else OPEN
+    detail = f"{_difference(shown)} Margin {margin:g}."
     if verdict == OPEN:
         detail += _resolvable(found)
     return Verdict(claim, verdict, detail, found.n)
+
+
+def noninferior(a, b, claim: str, margin: float = 1.0, groups: str = "paired") -> Verdict:
+    """Is a at most `margin` below b? Judged by the interval of the difference a - b; groups as in `superior`."""
+    return _noninferior(combined([(1, a), (-1, b)], groups), claim, margin)
+
+
+def equal(a, b, claim: str, margin: float = 1.0, groups: str = "paired") -> Verdict:
+    """Is a within `margin` of b, on either side? Two one-sided tests, each at 2.5 %, groups as in `superior`.
+
+    It is the same to say that the 95 % interval, as it is drawn, lies within the margin. It does not hold
+    where the interval lies outside.
+    """
+    _margin(margin)
+    found = combined([(1, a), (-1, b)], groups)
+    shown, p = found.interval(), 1.0
+    if found.variance == 0:
+        p = float(abs(found.mean) >= margin)
+    elif found.n > 1:
+        p = _two_one_sided(a, b, margin, groups)
+    outside = found.n > 1 and (shown.low > margin or shown.high < -margin)
+    verdict = EQUAL if p < (1 - LEVEL) / 2 else FAILS if outside else OPEN
+    detail = f"{_difference(shown)} Margin {margin:g}, two one-sided tests: p = {p:.3g}."
+    return Verdict(claim, verdict, detail + (_resolvable(found) if verdict == OPEN else ""), found.n)
+
+
+def _two_one_sided(a, b, margin, groups):
+    """The larger of the two one-sided tests' p-values."""
+    from statsmodels.stats import weightstats  # takes seconds to import
+
+    a, b = by_seed(a), by_seed(b)
+    if groups == "paired":
+        both = (np.array([values[seed] for seed in a]) for values in (a, b))
+        return float(weightstats.ttost_paired(*both, -margin, margin)[0])
+    both = (np.array(list(values.values())) for values in (a, b))
+    return float(weightstats.ttost_ind(*both, -margin, margin, usevar="unequal")[0])
 
 
 def _sweep(values_by_x, least):
     """{x: {seed: value}} in the order of x, and n; ValueError when there are too few points."""
     if not isinstance(values_by_x, Mapping) or len(values_by_x) < least:
         raise ValueError(f"values_by_x: give a dict of at least {least} points, {{x: values by seed}}")
-    sweep = {x: _by_seed(values_by_x[x], f"values_by_x[{x!r}]") for x in sorted(values_by_x)}
+    sweep = {x: by_seed(values_by_x[x], f"values_by_x[{x!r}]") for x in sorted(values_by_x)}
     return sweep, min(len(values) for values in sweep.values())
 
 
@@ -226,33 +180,28 @@ def interior_optimum(values_by_x: Mapping, claim: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are judged together, by name: paired differences, p-values after `holm`, verdicts."""
+    """Comparisons that are judged together, by name: differences, p-values after `holm`, verdicts."""
 
     differences: dict[str, Interval]
     adjusted: dict[str, float]
     claims: dict[str, Verdict]
 
 
-def family(values: Mapping, comparisons: Mapping, margin: float | None = None) -> Family:
+def family(values: Mapping, comparisons: Mapping, margin: float | None = None, groups: str = "paired") -> Family:
     """Named comparisons of rows: each superiority, Holm-corrected together, or with a margin non-inferiority.
 
     values : {row: {seed: value}}. comparisons : {claim: rows}, where (a, b) is a - b, and (a, b, c, d) is
-    the difference of differences (a - b) - (c - d).
+    the difference of differences (a - b) - (c - d). groups : as in `superior`.
     """
-    sides = {claim: _sides(values, rows) for claim, rows in comparisons.items()}
-    found = {claim: paired(*both) for claim, both in sides.items()}
+    estimates = {}
+    for claim, rows in comparisons.items():
+        weights = (1, -1, -1, 1)[: len(rows)]
+        estimates[claim] = combined([(w, values[row]) for w, row in zip(weights, rows, strict=True)], groups)
+    found = {claim: difference.interval() for claim, difference in estimates.items()}
     if margin is not None:
-        return Family(found, {}, {claim: noninferior(*both, claim, margin) for claim, both in sides.items()})
+        return Family(found, {}, {claim: _noninferior(e, claim, margin) for claim, e in estimates.items()})
     adjusted = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
-    return Family(found, adjusted, {claim: superior(*both, claim, adjusted[claim]) for claim, both in sides.items()})
-
-
-def _sides(values, rows):
-    """Both sides of a comparison by seed."""
-    if len(rows) == 2:
-        return values[rows[0]], values[rows[1]]
-    a, b, c, d = (values[name] for name in rows)
-    return {seed: a[seed] - b[seed] for seed in a}, {seed: c[seed] - d[seed] for seed in c}
+    return Family(found, adjusted, {claim: _superior(e, claim, adjusted[claim]) for claim, e in estimates.items()})
 
 
 def summary(table, by, value: str, level: float = LEVEL):

@@ -1,0 +1,264 @@
+"""claims.yaml is whole, and a claim's verdict comes from its own rows, its sanity check and its predictions."""
+
+import copy
+import itertools
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas
+import pytest
+import yaml
+
+from sltlib import claims, figures, forest, predictions, stats
+from sltlib.base import paths
+from sltlib.predictions import Predictions
+
+CLAIMS = claims.load()
+ENTRIES = yaml.safe_load(claims.FILE.read_text())
+LABELS = np.random.default_rng(0).integers(0, 10, 1000)
+COMMITTED = paths.ROOT / "results" / "mini"
+
+
+def world(shares, n=6, images=1000):
+    """(lines, {key: Right}) of rows that get these shares of the images right; shares : {row: share}."""
+    rng, lines, right = np.random.default_rng(1), [], {}
+    ease = rng.random(images)
+    for row, share in shares.items():
+        for seed in range(n):
+            hit = ease + rng.normal(0, 0.02, images) < share
+            key = f"{row}-{seed}"
+            right[key] = Predictions.of(np.where(hit, LABELS[:images], (LABELS[:images] + 1) % 10), LABELS[:images])
+            lines.append({"row": row, "seed": seed, "key": key, "test_accuracy": right[key].accuracy})
+    return pandas.DataFrame(lines), predictions.unpack(predictions.pack(right))
+
+
+CIFAR = {"SNN": 0.85, "BinWSNN-ConnS": 0.852, "BinWSNN-ConnS random-readout": 0.6, "linear": 0.4}
+
+
+# --- the file
+
+
+def test_seven_claims_of_the_papers_and_one_of_ours():
+    assert [claim.ours for claim in CLAIMS.values()] == [False] * 7 + [True]
+    assert all(claim.n >= 6 for claim in CLAIMS.values())
+    known = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")} | {"09_standard_tickets"}
+    assert {claim.notebook for claim in CLAIMS.values()} <= known
+    assert len({claim.claim for claim in CLAIMS.values()}) == 8
+
+
+def test_the_papers_numbers_are_those_of_the_tables():
+    from sltlib import table1, table2
+
+    theirs = table1.paper("cifar10")
+    reward = theirs["BinWSNN-ConnS"] - theirs["BinWSNN"] - (theirs["BNN-ConnS"] - theirs["BNN"])
+    assert CLAIMS["reward-1"].paper["value"] == pytest.approx(reward)
+    assert CLAIMS["cifar10"].paper["value"] == pytest.approx(theirs["BinWSNN-ConnS"] - theirs["SNN"])
+    dvs = table1.paper("cifar10-dvs")
+    assert CLAIMS["data-sets"].paper["value"] == pytest.approx(dvs["BinWSNN-ConnS"] - dvs["SNN"])
+    two = table2.paper("cifar10")
+    assert CLAIMS["reward-2"].paper["value"] == pytest.approx(two["MultiSp-SLT"] - two["MultiSp-LT"])
+    assert CLAIMS["multisp"].paper["value"] == pytest.approx(two["Spikeformer-CPS"] - two["Spikeformer"])
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_hypothesis_names_rows_that_the_committed_table_has(name):
+    table = COMMITTED / CLAIMS[name].notebook / "table.csv"
+    if not table.is_file():
+        pytest.skip(f"{CLAIMS[name].notebook} has no results yet")
+    assert claims.terms(CLAIMS[name], claims.records(table))
+
+
+def test_no_torch_to_read_the_claims():
+    code = "import sys; from sltlib import claims; claims.table(); assert not {'torch', 'matplotlib', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(n=5), "n=5: give at least 6 trainings a row"),
+        (dict(headline=True), "n=6: give at least 10 trainings a row, for it is a headline"),
+        (dict(kind="better"), "kind='better': choose from above, no worse"),
+        (dict(groups="both"), "groups='both'"),
+        (dict(margin=0), "margin=0: give points above 0"),
+        (dict(hypothesis=" "), "hypothesis=' ': give words"),
+        (dict(sanity=[]), "sanity: give a list"),
+        (dict(sanity=[{"row": {"row": "a"}}]), "sanity: give a list"),
+        (dict(compare=[{"weight": 1, "row": "a"}, {"weight": -0.5, "row": "b"}]), "weights of a difference sum to 0"),
+        (dict(compare=[{"row": "a"}]), "compare: give a list of"),
+        (dict(saving=True), "a saving has two paired terms"),
+        (dict(ours="no"), "ours='no': give true or false"),
+        (dict(paper={"value": 1}), "paper: give value, same and note"),
+        (dict(paper={"value": "1", "same": True, "note": ""}), "value is a number or null"),
+        (dict(colour=1), "'colour' is no field of a claim"),
+    ],
+)
+def test_a_wrong_claim_is_named_with_what_would_be_right(tmp_path, change, words):
+    entries = copy.deepcopy(ENTRIES)
+    entries["cifar10"] |= change
+    entries["reward-1"].pop("source")
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(entries))
+    with pytest.raises(ValueError) as caught:
+        claims.load(path)
+    assert words in str(caught.value) and "cifar10: " in str(caught.value)
+    assert "reward-1: has no source" in str(caught.value)  # all at once
+
+
+# --- the verdicts
+
+
+def test_a_claim_is_judged_by_its_rows_with_both_intervals():
+    table, right = world(CIFAR)
+    found = claims.judge(CLAIMS["cifar10"], table, right)
+    assert found.verdict == stats.HOLDS and found.n == 6 and "for new images" in found.why
+    assert found.found.difference == pytest.approx(
+        table[table.row == "BinWSNN-ConnS"].test_accuracy.mean() - table[table.row == "SNN"].test_accuracy.mean()
+    )
+    assert found.inside is True  # the papers' +0.05
+    alone = claims.judge(CLAIMS["cifar10"], table)
+    assert alone.found.over_images is None and "for new images" not in alone.why
+    worse, right = world(CIFAR | {"BinWSNN-ConnS": 0.7})
+    found = claims.judge(CLAIMS["cifar10"], worse, right)
+    assert (found.verdict, found.inside) == (stats.FAILS, False)
+
+
+def test_fewer_trainings_than_planned_are_called_preliminary():
+    table, right = world(CIFAR, n=3)
+    assert "n=3 of 6 planned: preliminary" in claims.judge(CLAIMS["cifar10"], table, right).why
+    one, right = world(CIFAR, n=1)
+    found = claims.judge(CLAIMS["cifar10"], one, right)
+    assert found.verdict == stats.UNTESTED  # one training cannot be said to be above linear
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"linear": 0.9}, r"SNN \(8.* is not above linear \(8"),
+        ({"BinWSNN-ConnS random-readout": 0.86}, "BinWSNN-ConnS .* is not above BinWSNN-ConnS random-readout"),
+    ],
+)
+def test_a_claim_on_networks_that_fail_their_sanity_check_is_not_tested(change, words):
+    table, right = world(CIFAR | change)
+    found = claims.judge(CLAIMS["cifar10"], table, right)
+    assert (found.verdict, found.found, found.n) == (stats.UNTESTED, None, 0)
+    assert re.search(words, found.why), found.why
+
+
+def test_what_a_table_lacks_is_not_tested_and_said():
+    table, _ = world({name: share for name, share in CIFAR.items() if name != "linear"})
+    assert "the table has no row linear" in claims.judge(CLAIMS["cifar10"], table).why
+    doubled = pandas.concat([table, table])
+    assert "two lines for row BinWSNN-ConnS, seed 0" in claims.judge(CLAIMS["cifar10"], doubled).why
+
+
+def test_a_table_and_predictions_that_disagree_are_refused():
+    table, right = world(CIFAR)
+    table.loc[0, "test_accuracy"] += 1
+    with pytest.raises(ValueError, match="SNN, seed 0 has .* run the notebook again"):
+        claims.judge(CLAIMS["cifar10"], table, right)
+    table, right = world(CIFAR)
+    right.pop("SNN-3")
+    with pytest.raises(ValueError, match="no predictions of SNN, seed 3"):
+        claims.judge(CLAIMS["cifar10"], table, right)
+    table, right = world(CIFAR)
+    right["SNN-3"] = predictions.Right(right["SNN-3"].images, "another")
+    with pytest.raises(ValueError, match="tested on other images"):
+        claims.judge(CLAIMS["cifar10"], table, right)
+
+
+def test_a_mean_over_sparsities_is_spread_out():
+    lines = [
+        {"row": row, "sparsity": s, "seed": seed, "key": f"{row}{s}{seed}", "test_accuracy": value - 10 * s * (s > 0) * (row == "BNN-ConnS") + seed / 100}
+        for row, points, value in (("BinWSNN-ConnS", (0.5, 0.8001, 0.95), 85), ("BinWSNN", (0.0,), 85),
+                                   ("BNN-ConnS", (0.5, 0.8001, 0.95), 85), ("BNN", (0.0,), 85), ("linear", (0.0,), 60))
+        for s, seed in itertools.product(points, range(6))
+    ]  # fmt: skip
+    found = claims.judge(CLAIMS["reward-1"], pandas.DataFrame(lines))
+    assert found.verdict == stats.HOLDS
+    assert found.found.difference == pytest.approx(10 * (0.5 + 0.8001 + 0.95) / 3)
+
+
+def test_a_saving_is_a_share_of_the_first_row_against_its_bar():
+    def lines(mpslt):
+        return [
+            {"row": row, "model": model, "seed": seed, "key": "k", "nJ": nj + seed / 10}
+            for row, nj in (("ANN", 1000), ("BinWSNN-ConnS", mpslt))
+            for model, seed in itertools.product(("arithmetic", "memory"), range(6))
+        ]
+
+    accuracies, _ = world({"ANN": 0.8, "BinWSNN-ConnS": 0.8, "linear": 0.4})
+    others = {"02_table1_cnn": accuracies}
+    found = claims.judge(CLAIMS["energy"], pandas.DataFrame(lines(112)), others=others)
+    assert found.verdict == stats.HOLDS and found.found.difference == pytest.approx(88.8, abs=0.1)
+    assert claims.judge(CLAIMS["energy"], pandas.DataFrame(lines(250)), others=others).verdict == stats.FAILS
+    assert "wants the table of 02_table1_cnn" in claims.judge(CLAIMS["energy"], pandas.DataFrame(lines(112))).why
+
+
+# --- from files to the README's table and the forest plot
+
+
+@pytest.fixture
+def results(tmp_path):
+    for profile, n, images in (("mini", 3, 300), ("study", 6, 1000)):
+        table, right = world(CIFAR, n, images)
+        folder = tmp_path / profile / "02_table1_cnn"
+        figures.write_table(table, folder)
+        figures.write_metrics({"dataset": "cifar10"}, folder)
+        (folder / predictions.FILE).write_bytes(predictions.pack(right))
+    return tmp_path
+
+
+def test_the_table_has_a_row_a_claim_and_the_verdict_of_the_larger_profile(results):
+    found = claims.table(results=results)
+    assert list(found) == list(CLAIMS) and list(found["cifar10"]) == ["mini", "study"] and not found["reward-1"]
+    table, right = world(CIFAR)
+    direct = claims.judge(CLAIMS["cifar10"], table, right)
+    assert found["cifar10"]["study"].why == direct.why  # through the files as in the notebook
+    assert found["cifar10"]["study"].dataset == "cifar10"
+    lines = claims.markdown(found).splitlines()
+    assert len(lines) == 2 + 7 and len(claims.markdown(found, ours=True).splitlines()) == 2 + 8
+    assert len({line.count("|") for line in lines}) == 1
+    row = next(line for line in lines if "02_table1_cnn" in line)
+    assert row.endswith(f"| **{found['cifar10']['study'].verdict}** |") and "cifar10: " in row and "+0.05" in row
+    assert sum("not run" in line for line in lines) == 6
+
+
+def test_the_forest_plot_draws_what_its_rows_tell(results):
+    found = claims.table(results=results)
+    rows = {row["profile"]: row for row in forest.rows(found)}
+    assert rows["study"]["needs"] == -1 and rows["study"]["paper"] == 0.05 and rows["study"]["n"] == 6
+    low, high = rows["study"]["images"]
+    assert low <= rows["study"]["trainings"][0] < rows["study"]["estimate"] < rows["study"]["trainings"][1] <= high
+    fig = forest.draw(found)
+    drawn = [tuple(line.get_xdata()) for line in fig.axes[0].lines]
+    assert (low, high) in drawn and rows["mini"]["trainings"] in drawn and (-1, -1) in drawn
+    assert any("study: holds (n=6)" == text.get_text() for text in fig.axes[1].texts)
+    for one, folder in ((fig, "a"), (forest.draw(found), "b")):
+        figures.headline(one, results / folder)
+    assert (results / "a" / "figure.png").read_bytes() == (results / "b" / "figure.png").read_bytes()
+    with pytest.raises(ValueError, match="run their notebooks first"):
+        forest.draw({})
+
+
+def test_a_claim_that_is_not_tested_has_a_row_without_a_mark():
+    tested = claims.Tested(CLAIMS["reward-2"], stats.UNTESTED, "x")
+    (row,) = forest.rows({"reward-2": {"mini": tested}})
+    assert row["estimate"] is None and row["images"] is None and row["verdict"] == "not tested"
+    fig = forest.draw({"reward-2": {"mini": tested}})
+    assert any("mini: not tested" == text.get_text() for text in fig.axes[1].texts)
+
+
+def test_one_claim_with_two_verdicts_is_found():
+    said = {
+        "07": {"claims": [{"claim": "the dense Spikeformer beats linear", "verdict": "holds"}]},
+        "08": {"claims": [{"claim": "the dense Spikeformer above linear", "verdict": "not resolved"}]},
+        "05": {"result": "no claims"},
+    }
+    assert claims.contradictions(said) == [
+        "'the dense Spikeformer above linear': holds in 07, not resolved in 08"
+    ]
+    said["08"]["claims"][0]["verdict"] = "holds"
+    assert claims.contradictions(said) == []
