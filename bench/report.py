@@ -76,7 +76,7 @@ def draw(step):
         ax.set_title(network)
         ax.set_xlabel("time steps T")
     axes[0].set_ylabel("training step\n(ours at T=1 is 1)")
-    axes[0].legend()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(LOOKS))
     figures.caption(
         fig,
         "One thread of a CPU, interleaved; medians, bands between the quartiles. Floor: T times the forward and backward of the "
