@@ -14,6 +14,7 @@ import torch
 from sltlib import layers, models, neurons, pruning
 from sltlib.base.machine import device, hardware
 from sltlib.data import load_data
+from sltlib.predictions import Predictions
 from sltlib.ticket import Ticket
 
 EVALUATION_BATCH = 250
@@ -26,12 +27,14 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves: metrics, a line of history an epoch, what it ran on, and its ticket."""
+    """What a training leaves: metrics, a line of history an epoch, what it ran on, its ticket, and what it says of
+    every test image."""
 
     metrics: dict
     history: list[dict]
     provenance: dict
     ticket: Ticket
+    predictions: Predictions
 
 
 def train(experiment, source=None, checkpoints=None, report=None) -> Trained:
@@ -58,7 +61,7 @@ def _train(experiment, source, checkpoints, report):
     model.adopt(source)
     model = model.to(where)
     history, resumed = fit(model, data, experiment, report, checkpoints)
-    metrics = measure(model, data)
+    metrics, predictions = measure(model, data)
     if experiment.search == "bernoulli":
         with pruning.relaxed(model) as gated:
             metrics |= {f"gates_{split}_accuracy": accuracy(model, data, getattr(data, split)) for split in ("val", "test")}
@@ -69,7 +72,7 @@ def _train(experiment, source, checkpoints, report):
     metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
     seconds = round(time.perf_counter() - begin, 2)
     about = hardware() | {"compiled": neurons.compiled(), "data": data.fingerprint, "seconds": seconds, "resumed": resumed}
-    return Trained(metrics, history, about, ticket)
+    return Trained(metrics, history, about, ticket, predictions)
 
 
 def data_of(experiment, where="cpu"):
@@ -216,8 +219,13 @@ def accuracy(model, data, split):
     return 100 * float((predict(model, data, split.x).argmax(1) == split.y).double().mean())
 
 
+def predictions_of(model, data):
+    """The class that the model gives every test image."""
+    return Predictions.of(predict(model, data, data.test.x).argmax(1).cpu(), data.test.y.cpu())
+
+
 def measure(model, data):
-    """Validation and test accuracy in percent, and the firing rate of every layer on the test split.
+    """Validation and test accuracy in percent and the firing rate of every layer on the test split; and its Predictions.
 
     A rate is the mean number of spikes a neuron and step; for relu and sign it is the share of
     activations above zero.
@@ -229,14 +237,15 @@ def measure(model, data):
             fired[0] += int((output > 0).sum())
             fired[1] += output.numel()
         hooks.append(neuron.register_forward_hook(count))
-    test = accuracy(model, data, data.test)
+    predictions = predictions_of(model, data)
     for hook in hooks:
         hook.remove()
     rates = {name: fired / seen for name, (fired, seen) in sums.items()}
     fired, seen = (sum(column) for column in zip(*sums.values(), strict=True)) if sums else (0, 0)
-    return {
+    metrics = {
         "val_accuracy": accuracy(model, data, data.val),
-        "test_accuracy": test,
+        "test_accuracy": predictions.accuracy,
         "rate": fired / seen if seen else None,
         "rate_by_layer": rates,
     }
+    return metrics, predictions

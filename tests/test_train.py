@@ -189,3 +189,16 @@ def test_ticket_of_a_dense_network_is_the_network(tmp_path):
     result = work.train(TINY, Store(tmp_path))
     ticket = Ticket.load(result.ticket_path)
     assert ticket.sparsity == 0 and ticket.kept == models.count_parameters(models.build_model(TINY))
+
+
+def test_a_result_keeps_what_it_says_of_every_test_image(tmp_path):
+    """Its predictions are those of its ticket; where an older result has none they are computed from it."""
+    result = work.train(TICKET, Store(tmp_path))
+    data = load_data("fashion", 8, 600)
+    said = train.predict(result.network(), data, data.test.x).argmax(1)
+    found = result.predictions()
+    assert found.classes.tolist() == said.tolist() and found.right.tolist() == (said == data.test.y).tolist()
+    assert found.accuracy == result.metrics["test_accuracy"]
+    (result.path / "predictions.safetensors").unlink()
+    again = result.predictions()
+    assert again.classes.tolist() == said.tolist() and again.labels == found.labels

@@ -1,7 +1,7 @@
 """Results of trainings on disk: published atomically, verified whenever they are read.
 
-    results/<key>/      experiment.json metrics.json history.csv provenance.json ticket.safetensors,
-                        and manifest.json with the sha256 of each
+    results/<key>/      experiment.json metrics.json history.csv provenance.json ticket.safetensors
+                        predictions.safetensors, and manifest.json with the sha256 of each
     checkpoints/<key>.safetensors     where a training stands
     leases/<key>.lock, <key>.json     who is training it
     inductor/                         compiled kernels
@@ -27,6 +27,7 @@ from sltlib.base.words import plain, shown
 from sltlib.engine import leases
 from sltlib.engine.leases import Busy
 from sltlib.experiment import Experiment
+from sltlib.predictions import FILE as PREDICTIONS
 
 __all__ = ["BrokenResult", "Busy", "Result", "Store", "UnknownExperiment", "short"]
 MANIFEST = "manifest.json"
@@ -67,6 +68,17 @@ class Result:
         from sltlib.ticket import Ticket
 
         return Ticket.load(self.ticket_path)
+
+    def predictions(self):
+        """What it says of every test image, `predictions.Predictions`: as stored, or of an older result computed anew."""
+        from sltlib import predictions
+
+        path = self.path / PREDICTIONS
+        if path.is_file():
+            return predictions.decode(path.read_bytes())
+        from sltlib import train
+
+        return train.predictions_of(self.network(), train.data_of(self.experiment))
 
     def network(self):
         """The experiment's network with its ticket applied, in evaluation mode."""
@@ -132,13 +144,14 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def publish(self, experiment, metrics, history=(), provenance=None, ticket_writer=None) -> Result:
+    def publish(self, experiment, metrics, history=(), provenance=None, ticket_writer=None, predictions=None) -> Result:
         """Store a finished training, all or nothing; the first writer wins.
 
         metrics : JSON values, NumPy or torch scalars; numbers that are not finite become None. ValueError
             where a name is also a field of Experiment: in a table they would share a column.
         history : dicts of numbers; those that are not finite are left out.
         ticket_writer : called with the path to write the ticket to, where there is one.
+        predictions : the bytes of `predictions.encode`, where there are any.
         Returns what is stored, which is the earlier result where one stands already. OSError
         naming the path where it cannot be written; then nothing is left behind.
         """
@@ -159,6 +172,8 @@ class Store:
                 with files.named(folder / TICKET):
                     ticket_writer(folder / TICKET)
                 files.sync(folder / TICKET)
+            if predictions:
+                files.put(folder / PREDICTIONS, predictions)
             hashes = {path.name: files.sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
             files.put(folder / MANIFEST, files.json_text({"key": experiment.key, "files": hashes}))
             files.sync(folder)

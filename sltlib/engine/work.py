@@ -10,6 +10,7 @@ from sltlib.base import machine, paths
 from sltlib.engine.checkpoints import Checkpoint
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.experiment import NUMERICS
+from sltlib.predictions import encode
 
 
 class Foreseen(RuntimeError):
@@ -61,7 +62,7 @@ def train(experiment, store=None, report=None):
         except training.Diverged as error:
             raise Foreseen(str(error)) from error
         about = found.provenance | stamp()
-        result = store.publish(experiment, found.metrics, found.history, about, found.ticket.save)
+        result = store.publish(experiment, found.metrics, found.history, about, found.ticket.save, encode(found.predictions))
         checkpoint.drop()
         return result
 

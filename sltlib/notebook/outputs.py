@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+from sltlib import predictions
 from sltlib.base import files, paths
 from sltlib.base.words import plain, shown
 
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what every notebook leaves
+ALSO = (predictions.FILE,)  # what one that trains leaves besides: in git, and none of the pipeline's business
 DIGITS = 6  # of the numbers in them
 
 
@@ -21,7 +23,7 @@ def folder(profile: str, notebook: str) -> Path:
 def begin(output: Path) -> None:
     """Make a notebook's folder and empty it of an earlier run: one that stops half-way leaves no older half."""
     output.mkdir(parents=True, exist_ok=True)
-    for name in OUTPUTS:
+    for name in (*OUTPUTS, *ALSO):
         path = output / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -43,10 +45,20 @@ def finish(output: Path, table, metrics: dict, claims=None, verdicts=None, ticke
         if Path(name).name != name or len(name) > 200:
             raise ValueError(f"tickets[{shown(name)}]: give a file name without folder and ending")
         _ticket(source, name).save(output / "tickets" / f"{name}.safetensors")
+    if "key" in table:
+        files.write(output / predictions.FILE, predictions.pack(_right(dict.fromkeys(table["key"]))))
     for name, text in texts.items():
         files.write(output / name, text)
     for verdict in [*(claims or []), *(verdicts or [])]:
         print(f"- {verdict}")
+
+
+def _right(keys):
+    """{key: what that stored training says of every test image}."""
+    from sltlib.engine.store import Store
+
+    store = Store()
+    return {key: store.read(key).predictions() for key in keys}
 
 
 def _ticket(source, name):
