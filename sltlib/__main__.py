@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import select
 import sys
 
 from sltlib.base import machine, settings, words
@@ -52,12 +53,12 @@ def main(argv=None) -> int:
 
 def _unread():
     """Whether whoever read standard output has enough, as in `list | head`; what is left then goes nowhere."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    if not look.poll(0):  # it is heard: something else broke
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _help():

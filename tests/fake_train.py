@@ -2,14 +2,18 @@
 
 <key>.wait   a FIFO: say the process id into the FIFO `started`, then wait until it is opened
 <key>.die    kill -9 this process, `die` times (the file's text)
-<key>.fail   raise an error with the file's text
+<key>.fail   raise an error with the file's text; <key>.foreseen one that is foreseen; <key>.full a full disk's
+<key>.compile  leave a file where compiled kernels are kept
 Every training that runs is a line in `log`: key, process id, SLT_WORD, GLIBC_TUNABLES.
 """
 
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
+
+from sltlib.engine.work import Foreseen
 
 
 def train(experiment, store, report):
@@ -29,6 +33,12 @@ def train(experiment, store, report):
                 gate.read()
         if (folder / f"{key}.fail").exists():
             raise ValueError((folder / f"{key}.fail").read_text())
+        if (folder / f"{key}.foreseen").exists():
+            raise Foreseen((folder / f"{key}.foreseen").read_text())
+        if (folder / f"{key}.full").exists():
+            raise OSError(errno.ENOSPC, "No space left on device", str(store.root))
+        if (folder / f"{key}.compile").exists():
+            (Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / "kernel.so").write_text(key)
         with contextlib.suppress(FileNotFoundError):
             times = int((folder / f"{key}.die").read_text())
             if times:

@@ -16,7 +16,8 @@ import pytest
 from sltlib import Experiment
 from sltlib.base import machine
 from sltlib.base.progress import Trainings
-from sltlib.engine import commands, queue
+from sltlib.engine import commands, kernels, queue
+from sltlib.engine import workers as pool
 from sltlib.engine import run as engine
 from sltlib.registry import SEARCHES
 from sltlib.engine.store import Store
@@ -551,3 +552,88 @@ def test_what_is_a_function_of_this_process_runs_in_it(fake, monkeypatch):
     table = fake.run([own], "auto")
     assert table.attrs["trained"] == 1
     assert {int(pid) for pid in fake.log(1)} == {os.getpid()}
+
+
+# --- failures that one line explains --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_foreseen_failures_are_told_in_one_line_each(fake, backend):
+    full, endless, strange = seeds(0, 1, 2)
+    fake.set(full, "full")
+    fake.set(endless, "foreseen", "the loss is not finite after epoch 0: lower lr=9")
+    fake.set(strange, "fail", "boom")
+    with pytest.raises(RuntimeError) as caught:
+        fake.run([full, endless, strange], backend)
+    *foreseen, last = str(caught.value).split("\n\n")[1:]
+    parts = {part.split("\n")[0].split()[0]: part.split("\n")[1:] for part in [*foreseen, last]}
+    assert parts[endless.key] == ["the loss is not finite after epoch 0: lower lr=9"]
+    (line,) = parts[full.key]
+    assert line.startswith("[Errno 28] No space left on device: ")
+    assert parts[strange.key][0].startswith("Traceback") and parts[strange.key][-1] == "ValueError: boom"
+
+
+def test_a_fork_server_that_dies_at_its_start_is_told_in_one_line(fake, monkeypatch):
+    (fake.folder / "deadly.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setenv("PYTHONPATH", str(fake.folder))
+    monkeypatch.setattr(pool, "PRELOAD", ["deadly"])
+    forkserver._forkserver._stop()
+    try:
+        with pytest.raises(RuntimeError, match="^the process that workers are forked from died at its start.*inline'$"):
+            fake.run([DENSE])
+    finally:
+        forkserver._forkserver._stop()
+    monkeypatch.undo()
+    assert fake.log() == []
+
+
+def test_a_fork_server_that_was_killed_is_started_again(fake):
+    fake.run(seeds(0))
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    assert fake.run(seeds(1)).attrs["trained"] == 1
+
+
+def test_a_run_seals_the_kernels_that_it_compiled_and_drops_damaged_ones(fake, monkeypatch, capfd):
+    monkeypatch.delenv(kernels.VARIABLE)
+    folder = kernels.folder(fake.store.root)
+    fake.set(DENSE, "compile")
+    fake.run([DENSE])
+    assert kernels.unsealed(folder) == [] and (folder / "kernel.so").read_text() == DENSE.key
+    (folder / "kernel.so").write_text("x")
+    fake.run(seeds(1))
+    assert not (folder / "kernel.so").exists() and "compiled again" in capfd.readouterr().err
+
+
+# --- the command line in a process of its own --------------------------------------------------------
+
+
+def command(*words, code=None, **env):
+    start = ["-c", code] if code else ["-m", "sltlib"]
+    env = {k: v for k, v in os.environ.items() if k not in machine.ENVIRONMENT} | {"PYTHONPATH": str(HERE.parent)} | env
+    return subprocess.run([sys.executable, *start, *words], env=env, capture_output=True, text=True, cwd="/")
+
+
+def test_a_reader_that_has_enough_is_no_error(fake):
+    for e in seeds(*range(40)):
+        fake.store.publish(e, {})
+    line = f"{sys.executable} -m sltlib list | head -1; echo ${{PIPESTATUS[0]}}"
+    env = os.environ | {"PYTHONPATH": str(HERE.parent), "SLT_STORE": str(fake.store.root), "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True)
+    first, status = done.stdout.splitlines()
+    assert done.stderr == "" and status == "0" and first.split()[0] in fake.store.keys()
+
+
+def test_the_interpreters_options_survive_the_new_start(fake):
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", "-m", "sltlib", "list"],
+        env={k: v for k, v in os.environ.items() if k not in machine.ENVIRONMENT} | {"PYTHONPATH": str(HERE.parent)},
+        capture_output=True, text=True, cwd=fake.folder,
+    )  # fmt: skip
+    assert done.stderr.count("import time: self") == 2, "once before, once after"
+
+
+def test_on_another_system_a_command_says_so_first(fake):
+    code = "import sys; sys.platform = 'win32'; from sltlib.__main__ import main; sys.exit(main(['list']))"
+    done = command(code=code)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: sltlib runs on Linux and macOS") and done.stderr.count("\n") == 1

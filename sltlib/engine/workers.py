@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from multiprocessing.connection import wait
 
@@ -100,7 +101,8 @@ class Worker:
 
     def start(self):
         """Start the process; RuntimeError where the server that forks it dies at its start, twice."""
-        for last in (False, True):
+        deaths, until = 0, time.monotonic() + 30
+        while True:
             self.connection, theirs = self.context.Pipe()
             self.process = self.context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
             try:
@@ -109,13 +111,15 @@ class Worker:
                     self.process.start()
                 return
             except (EOFError, ConnectionError) as error:
-                if last:
+                deaths += not isinstance(error, ConnectionRefusedError)  # which one gives that is just dying
+                if deaths > 1 or time.monotonic() > until:
                     raise RuntimeError(
                         "the process that workers are forked from died at its start, often for lack of memory:"
                         " nothing is lost; free some and run again, or use backend='inline'"
                     ) from error
             finally:
                 theirs.close()  # so that the pipe ends with the worker
+            time.sleep(0.05)
 
     def give(self, e, hold):
         """Let it train `e`; hold : whether it waits for the lease."""
