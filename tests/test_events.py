@@ -157,9 +157,9 @@ def test_events_and_settings_that_make_no_frames_are_refused(changes, words):
 def test_binning_a_long_recording_takes_ten_milliseconds_at_most(binning):
     found, took = recording(120_000, side=128, span=1_500_000), []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else the machine does
         events.bin_events(found, 10, 48, (128, 128), binning)
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     assert min(took) < 0.010
 
 

@@ -90,12 +90,12 @@ def bin_events(
 
 
 def _fields(events):
-    """Times, columns, rows and polarities of events as int64: narrower times would wrap when multiplied."""
+    """Times, columns, rows and polarities of events, as in EVENT or as int64: narrow times would wrap when multiplied."""
     given = events.dtype.fields or {}
     wrong = [name for name in EVENT.names if name not in given or given[name][0].kind not in "biu"]
     if wrong or events.ndim != 1:
         raise ValueError(f"events are {events.dtype} {events.shape}: give {EVENT} (n,), all whole numbers")
-    return [events[name].astype(np.int64) for name in EVENT.names]
+    return [events[n] if given[n][0] == EVENT[n] else events[n].astype(np.int64) for n in EVENT.names]
 
 
 def _check_binning(timesteps, size, sensor, binning):
@@ -158,7 +158,7 @@ def statistics(events: np.ndarray, sensor: tuple[int, int]) -> dict:
         raise ValueError("statistics: the recording has no events")
     t, x, y, _ = _fields(events)
     span = int(t[-1] - t[0])
-    pixels = len(np.unique(y * sensor[1] + x))
+    pixels = len(np.unique(y.astype(np.int64) * sensor[1] + x))
     thirds = np.bincount((t - t[0]) * 3 // (span + 1), minlength=3)
     return {
         "events": len(events),
