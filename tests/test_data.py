@@ -450,12 +450,12 @@ def test_an_added_set_of_recordings_is_one_for_experiments_too(folder, monkeypat
     assert {name for name in data.DATASETS if Experiment(name).event} == EVENTS | {"tiny"}
 
 
-EVENTS = {"fashion-dvs", "n-mnist", "n-mnist-small", "dvs128-gesture", "cifar10-dvs"}
+EVENTS = {"fashion-dvs", "fashion-mnist-dvs", "n-mnist", "n-mnist-small", "dvs128-gesture", "cifar10-dvs"}
 
 
 def test_the_version_of_a_sets_numbers_is_a_part_of_keys():
     """Where counts were cut off or splits were not in proportion; all other keys are what they were."""
-    assert {name for name in data.DATASETS if data.version(name) == 2} == EVENTS - {"fashion-dvs"}
+    assert {name for name in data.DATASETS if data.version(name) == 2} == EVENTS - {"fashion-dvs", "fashion-mnist-dvs"}
     assert data.version("none") == data.version("fashion-dvs", 17, 1) == data.version("fashion-dvs", 8, 3) == 1
     assert data.version("fashion-dvs", 8, 1) == data.version("fashion-dvs", 8, 2) == data.version("fashion-dvs", 10, 1) == 2
     assert Experiment("n-mnist").canonical()["data_version"] == 2 and "data_version" not in Experiment("fashion-dvs").canonical()
