@@ -9,7 +9,7 @@ from sltlib import figures
 from sltlib.claims import PROFILES
 
 # a profile never wears a neuron's colour
-LOOKS = (("#56B4E9", "s"), ("#000000", "o"), ("#CC79A7", "v"))
+LOOKS = ((figures.PALETTE[2], "s"), (figures.PALETTE[0], "o"), (figures.PALETTE[1], "v"))
 LINEAR = 3.0  # points on either side of 0 that the axis shows to scale; further out it is logarithmic
 
 
@@ -45,7 +45,7 @@ def draw(found: Mapping, profiles=PROFILES, width: float = figures.PAGE):
     titles = list(dict.fromkeys(line["claim"] for line in lines))
     if not titles:
         raise ValueError(f"none of the claims has results in {', '.join(profiles)}: run their notebooks first")
-    fig, (ax, words) = figures.new(width, 0.9 + 0.42 * len(titles), 1, 2, width_ratios=(2.1, 1), sharey=True)
+    fig, (ax, words) = figures.new(width, 1.0 + 0.5 * len(titles), 1, 2, width_ratios=(1.55, 1), sharey=True)
     ax.axvline(0, color="black", linewidth=0.6)
     for line in lines:
         if line["profile"] not in profiles:
@@ -60,32 +60,42 @@ def draw(found: Mapping, profiles=PROFILES, width: float = figures.PAGE):
         if line["estimate"] is not None:
             ax.plot(line["estimate"], at, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.5, zorder=3)
         n = f" (n={line['n']})" if line["n"] else ""
-        words.text(0, at, f"{line['profile']}: {line['verdict']}{n}", va="center", fontsize=6, color="black")
+        words.text(0, at, f"{line['profile']}: {line['verdict']}{n}", va="center", fontsize=7)
     for i, title in enumerate(titles):
         line = next(line for line in lines if line["claim"] == title)
         ax.plot((line["needs"],) * 2, (i - 0.38, i + 0.38), color=figures.GREY, linewidth=1.2, linestyle=(0, (1.5, 1)), zorder=2.5)
         if line["paper"] is not None:
-            edge = figures.GREY if line["same"] else "#bbbbbb"
+            edge = figures.GREY if line["same"] else figures.LIGHT
             ax.plot(line["paper"], i, marker="D", color="white", markeredgecolor=edge, markersize=4, zorder=2, linestyle="")
     _axes(ax, words, titles)
     _legend(fig, profiles, {line["profile"] for line in lines}, lines)
     figures.caption(fig, "Points of accuracy (of energy: of saving beyond 80 %), mean and 95 % intervals: thick over trainings, on this "
                          "test set; thin, with ends, for new images as well. The claim holds where the interval lies right of its dotted bar. The papers' "
                          f"number is one run. Beyond {LINEAR:g} points the axis is logarithmic.")  # fmt: skip
+    figures.describe(fig, "; ".join(map(_told, (line for line in lines if line["profile"] in profiles))))
     return fig
+
+
+def _told(line):
+    """A mark in words, for those who cannot see it."""
+    n = f" (n={line['n']})" if line["n"] else ""
+    ends = line["images"] or line["trainings"]
+    seen = "" if line["estimate"] is None else f", {line['estimate']:+.2f} points"
+    seen += f" ({ends[0]:+.2f} to {ends[1]:+.2f})" if ends else ""
+    return f"{line['claim']}, {line['profile']}: {line['verdict']}{n}{seen}"
 
 
 def _axes(ax, words, titles):
     import textwrap
 
-    ax.set_yticks(range(len(titles)), [textwrap.fill(title, 40) for title in titles])
+    ax.set_yticks(range(len(titles)), [textwrap.fill(title, 36, break_on_hyphens=False) for title in titles])
     ax.set_ylim(len(titles) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="y", visible=False)
     ax.set_xscale("symlog", linthresh=LINEAR, linscale=1.0)
     far = max(10.0, *map(abs, ax.get_xlim()))
-    ticks = [tick for tick in (-30, -10, -5, -3, -1, 0, 1, 3, 5, 10, 30) if abs(tick) <= far]
+    ticks = [tick for tick in (-30, -10, -3, -1, 0, 1, 3, 10, 30) if abs(tick) <= far]
     ax.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
     ax.set_xticks([], minor=True)
     ax.set_xlabel("difference (points)")
@@ -101,7 +111,7 @@ def _legend(fig, profiles, drawn, lines):
         for i, profile in enumerate(profiles)
         if profile in drawn
     ]
-    for same, edge, label in ((True, figures.GREY, "the papers'"), (False, "#bbbbbb", "the papers', of another quantity")):
+    for same, edge, label in ((True, figures.GREY, "the papers'"), (False, figures.LIGHT, "the papers', of another quantity")):
         if any(line["paper"] is not None and line["same"] == same for line in lines):
             handles.append(Line2D([], [], color="white", marker="D", markeredgecolor=edge, linestyle="", label=label))
     fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))

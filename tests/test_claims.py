@@ -11,8 +11,9 @@ import pandas
 import pytest
 import yaml
 
-from sltlib import claims, figures, forest, predictions, stats
-from sltlib.base import paths
+from sltlib import claims, evidence, figures, forest, predictions, stats
+from sltlib.base import files, paths
+from sltlib.notebook import outputs
 from sltlib.predictions import Predictions
 
 CLAIMS = claims.load()
@@ -205,9 +206,9 @@ def results(tmp_path):
     for profile, n, images in (("mini", 3, 300), ("study", 6, 1000)):
         table, right = world(CIFAR, n, images)
         folder = tmp_path / profile / "02_table1_cnn"
-        figures.write_table(table, folder)
-        figures.write_metrics({"dataset": "cifar10"}, folder)
-        (folder / predictions.FILE).write_bytes(predictions.pack(right))
+        files.write(folder / "table.csv", outputs.table_text(table))
+        files.write(folder / "metrics.json", outputs.metrics_text({"dataset": "cifar10"}))
+        files.write(folder / predictions.FILE, predictions.pack(right))
     return tmp_path
 
 
@@ -236,6 +237,7 @@ def test_the_forest_plot_draws_what_its_rows_tell(results):
     drawn = [tuple(line.get_xdata()) for line in fig.axes[0].lines]
     assert (low, high) in drawn and rows["mini"]["trainings"] in drawn and (-1, -1) in drawn
     assert any("study: holds (n=6)" == text.get_text() for text in fig.axes[1].texts)
+    assert "study: holds (n=6)" in figures.alt(fig) and f"{rows['study']['estimate']:+.2f}" in figures.alt(fig)
     for one, folder in ((fig, "a"), (forest.draw(found), "b")):
         figures.headline(one, results / folder)
     assert (results / "a" / "figure.png").read_bytes() == (results / "b" / "figure.png").read_bytes()
@@ -247,6 +249,9 @@ def test_a_claim_that_is_not_tested_has_a_row_without_a_mark():
     tested = claims.Tested(CLAIMS["reward-2"], stats.UNTESTED, "x")
     (row,) = forest.rows({"reward-2": {"mini": tested}})
     assert row["estimate"] is None and row["images"] is None and row["verdict"] == "not tested"
+    over = claims.Tested(CLAIMS["energy"], stats.HOLDS, "x", evidence.evidence([(1, [89.0, 90.0])], "paired", bar=80))
+    (row,) = forest.rows({"energy": {"mini": over}})  # beyond the 80 %
+    assert row["estimate"] == pytest.approx(9.5) and sum(row["trainings"]) / 2 == pytest.approx(9.5) and row["paper"] == pytest.approx(8.8)
     fig = forest.draw({"reward-2": {"mini": tested}})
     assert any("mini: not tested" == text.get_text() for text in fig.axes[1].texts)
 
