@@ -108,7 +108,9 @@ def compare(accuracy, dataset, margin=1.0):
 
     accuracy : from `accuracies`. margin : points that "no worse" may lose. Verdicts tell the paper's difference.
     """
-    above, within = stats.family(accuracy, ABOVE), stats.family(accuracy, WITHIN, margin)
+    # Networks of other neurons or weights share nothing by their seed (mean correlation -.01 over these rows).
+    above = stats.family(accuracy, ABOVE, groups="independent")
+    within = stats.family(accuracy, WITHIN, margin, groups="independent")
     title, theirs = column(dataset), differences(dataset)
     title = {"CIFAR10": "CIFAR-10", "CIFAR100": "CIFAR-100"}.get(title, title)
     return tuple(
@@ -133,5 +135,5 @@ def against_controls(accuracy):
         for control in ("linear", f"{name} random-readout", f"{name} random-trained"):
             pairs[f"{name} − {control.removeprefix(name + ' ')}"] = (name, control)
     pairs[f"{MPSLT} − found-mask-trained"] = (MPSLT, f"{MPSLT} found-mask-trained")
-    found = stats.family(accuracy, pairs)
+    found = stats.family(accuracy, pairs, groups="independent")
     return replace(found, claims={k: replace(v, claim=v.claim.replace("−", "beats")) for k, v in found.claims.items()})
