@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_notebook
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sltlib.base import paths
@@ -291,6 +291,33 @@ def test_any_value_is_taken_in_the_declared_type_or_refused(name, value):
     else:
         assert type(getattr(p, name)) is type(default)
         assert isinstance(p, types.SimpleNamespace)
+
+
+ANY = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8)
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(changes=st.dictionaries(st.sampled_from([*DEFAULTS, "sedes", "x" * 300]), ANY | ANY.map(repr) | st.text(), min_size=1, max_size=4))
+def test_fuzz_any_parameters_are_taken_or_refused_in_one_line(changes):
+    """As papermill injects them, with names that the notebook does not have among them."""
+    cell = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in changes.items())
+    for namespace in (DEFAULTS | changes, DEFAULTS | changes | {"In": ["", CELL, cell]}):
+        try:
+            p = parameters.check("02_table", dict(namespace))
+        except ValueError as error:
+            assert str(error).startswith("02_table: ") and len(str(error)) < 3000 and "\n" not in str(error)
+        else:
+            assert not {"sedes", "x" * 300} & changes.keys()
+            assert {name: type(getattr(p, name)) for name in DEFAULTS} == {name: type(value) for name, value in DEFAULTS.items()}
+
+
+@pytest.mark.slow
+@settings(max_examples=500)
+@given(source=st.text() | st.text(alphabet="a=[1,(]'\n#:float"))
+def test_fuzz_any_cell_is_read_or_let_be(source):
+    found = profiles.assigned(source)
+    assert found is None or all(isinstance(name, str) for name in found)
 
 
 def test_the_projects_own_profiles_are_right():
