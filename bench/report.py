@@ -1,4 +1,4 @@
-"""Goals, tables, the figure and the README's part on speed, made from what results/bench holds."""
+"""Goals, tables, the figure and the part on speed of docs/speed.md, made from what results/bench holds."""
 
 import json
 
@@ -145,6 +145,6 @@ def _number(value):
 
 
 def fill_readme(place):
-    """Put the part on speed into README.md."""
-    path = paths.ROOT / "README.md"
+    """Put the part on speed into docs/speed.md."""
+    path = paths.ROOT / "docs" / "speed.md"
     files.write(path, readme.replaced(path.read_text(encoding="utf-8"), "speed", speed(place)))

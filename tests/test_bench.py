@@ -132,8 +132,8 @@ def test_the_timed_ticket_search_is_one():
     assert len(after) == 5 and all(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
-def test_the_readmes_part_on_speed_is_what_was_measured():
-    place, text = paths.ROOT / "results" / "bench", (paths.ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_speed_is_what_was_measured():
+    place, text = paths.ROOT / "results" / "bench", (paths.ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     made = report.speed(place)
     assert readme.replaced(text, "speed", made) == text, "run `python -m bench --report`"
     stale = text.replace(made.splitlines()[2], "| mini | 1 | 9.99 |")
@@ -142,9 +142,10 @@ def test_the_readmes_part_on_speed_is_what_was_measured():
         readme.replaced(text.replace("<!-- speed -->", ""), "speed", made)
 
 
-def test_a_report_trains_nothing_and_fills_the_readme(tmp_path, monkeypatch):
-    (tmp_path / "README.md").write_text("a\n<!-- speed -->\nstale words\n<!-- /speed -->\nb\n")
+def test_a_report_trains_nothing_and_fills_its_page(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "speed.md").write_text("a\n<!-- speed -->\nstale words\n<!-- /speed -->\nb\n")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     report.fill_readme(Path(__file__).resolve().parent.parent / "results" / "bench")
-    text = (tmp_path / "README.md").read_text()
+    text = (tmp_path / "docs" / "speed.md").read_text()
     assert text.startswith("a\n<!-- speed -->\n| network | T |") and text.endswith("<!-- /speed -->\nb\n") and "stale words" not in text

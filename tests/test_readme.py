@@ -1,4 +1,4 @@
-"""The README: its tables are the committed results, its examples run, its commands exist."""
+"""The README and docs: their tables are the committed results, their examples run, their commands and links exist."""
 
 import os
 import re
@@ -11,6 +11,10 @@ from sltlib.base import paths
 from sltlib.notebook import readme
 
 TEXT = (paths.ROOT / "README.md").read_text()
+PAGES = {path.relative_to(paths.ROOT).as_posix(): path.read_text() for path in sorted((paths.ROOT / "docs").glob("*.md"))}
+PAGES = {"README.md": TEXT} | PAGES
+SECONDARY = PAGES["docs/secondary.md"]
+EXAMPLES = [block for page in ("README.md", "docs/use.md") for block in re.findall(r"^```python\n(.*?)^```", PAGES[page], re.S | re.M)]
 
 
 def test_tables_are_those_of_the_committed_results():
@@ -18,23 +22,22 @@ def test_tables_are_those_of_the_committed_results():
 
 
 def test_a_number_that_was_typed_in_is_found(monkeypatch, tmp_path):
-    row = re.search(r"\| SNN \| ([\d.]+) \|", TEXT)
-    stale = TEXT.replace(row[0], "| SNN | 99.99 |")
-    assert readme.filled(stale) == TEXT and stale != TEXT
+    row = re.search(r"\| SNN \| ([\d.]+) \|", SECONDARY)
+    stale = SECONDARY.replace(row[0], "| SNN | 99.99 |")
+    assert readme.filled(stale, "docs/secondary.md") == SECONDARY and stale != SECONDARY
     with pytest.raises(ValueError, match="claims"):
         readme.filled(TEXT.replace("<!-- claims -->", ""))
 
 
 def test_every_claim_and_row_is_shown():
     metrics = readme._metrics("02_table1_cnn")
-    assert all(claim["claim"] in TEXT and claim["verdict"] in TEXT for claim in metrics["claims"])
+    assert all(claim["claim"] in SECONDARY and claim["verdict"] in SECONDARY for claim in metrics["claims"])
     assert {f["verdict"] for f in metrics["claims"]} <= {"holds", "does not hold", "not resolved"}
 
 
 def test_python_examples_run_one_after_another(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.S | re.M)
-    assert len(blocks) >= 5
-    (tmp_path / "examples.py").write_text("\n".join(blocks))
+    assert len(EXAMPLES) >= 5
+    (tmp_path / "examples.py").write_text("\n".join(EXAMPLES))
     env = os.environ | {"SLT_STORE": str(tmp_path / "store"), "SLT_COMPILE": "0", "SLT_QUIET": "1"}
     command = [sys.executable, str(tmp_path / "examples.py")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, cwd=paths.ROOT)
@@ -44,18 +47,34 @@ def test_python_examples_run_one_after_another(tmp_path):
 
 @pytest.mark.parametrize("name", ["largest_at_birth", "signed", "gratings"])
 def test_additions_take_at_most_twenty_lines(name):
-    block = next(b for b in re.findall(r"^```python\n(.*?)^```", TEXT, re.S | re.M) if f"def {name}(" in b)
+    block = next(b for b in EXAMPLES if f"def {name}(" in b)
     lines = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(lines) <= 20
 
 
-def test_commands_and_files_exist():
-    makefile = (paths.ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z-]+)`?", TEXT)) - {"it", "repro"}:
-        assert re.search(rf"^{target}:", makefile, re.M), target
+def test_the_readme_is_short():
+    assert len(TEXT.encode()) < 14_000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_links_exist(page):
     from sltlib.__main__ import COMMANDS
 
-    for command in re.findall(r"python -m sltlib ([a-z]+)", TEXT):
+    text, makefile = PAGES[page], (paths.ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", text, re.M)):
+        name = target[0] or target[1]
+        assert re.search(rf"^{name}:", makefile, re.M), name
+    for command in re.findall(r"python -m sltlib ([a-z]+)", text):
         assert command in COMMANDS
-    for path in re.findall(r"\]\(([\w/]+\.(?:ipynb|png))\)", TEXT):
-        assert (paths.ROOT / path).is_file(), path
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+        target = (paths.ROOT / page).parent / link if link else paths.ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert anchor[1:] in {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in heads}, f"{page}: {anchor}"
+
+
+def test_every_switch_is_told():
+    from sltlib.base import settings
+
+    assert all(f"`{name}`" in PAGES["docs/use.md"] for name in settings.VARIABLES)

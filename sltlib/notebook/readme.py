@@ -1,7 +1,7 @@
-"""The README's tables, made from the committed results: `python -m sltlib readme` (with --check: only compare).
+"""The tables of README.md and docs/secondary.md, made from the committed results: `python -m sltlib readme`.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
-number in the README is typed in. The part on speed is bench's: `python -m bench --report`.
+number there is typed in. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import json
 import re
 import sys
 
+from sltlib import claims as tested
 from sltlib.base import files, paths
 from sltlib.notebook import profiles
 from sltlib.table1 import ROWS
@@ -46,7 +47,13 @@ def notebooks():
 
 
 def claims():
-    """A row for each claim under test: its verdict, the measured difference and n, and where it is tested."""
+    """The seven claims under test: what the papers say, mini and the study found, and the verdict."""
+    found = tested.table(("mini", "study"), paths.ROOT / "results")
+    return tested.markdown(found, ("mini", "study"))
+
+
+def secondary():
+    """A row for each comparison under test: its verdict, the measured difference and n, and where it is tested."""
     lines = ["| claim | verdict | measured | n | notebook |", "|---|---|---|---|---|"]
     for name in profiles.blocks(PROFILE):
         for found in _metrics(name).get("claims", []):
@@ -70,13 +77,16 @@ def replaced(text, name, made):
     """The text with what stands between `<!-- name -->` and `<!-- /name -->` made anew; ValueError unless there is one."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
     if len(pattern.findall(text)) != 1:
-        raise ValueError(f"README.md must have one part between <!-- {name} --> and <!-- /{name} -->")
+        raise ValueError(f"the page must have one part between <!-- {name} --> and <!-- /{name} -->")
     return pattern.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text)
 
 
-def filled(text):
-    """The README's text with every part that is made from the notebooks' results made anew."""
-    for make in (notebooks, claims, rows):
+PAGES = {"README.md": (notebooks, claims), "docs/secondary.md": (secondary, rows)}
+
+
+def filled(text, page="README.md"):
+    """A page's text with every part that is made from the notebooks' results made anew."""
+    for make in PAGES[page]:
         text = replaced(text, make.__name__, make())
     return text
 
@@ -86,14 +96,15 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m sltlib readme", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; fail if README.md is out of date")
     check = parser.parse_args(argv).check
-    path = paths.ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = filled(old)
-    if old == new:
-        return 0
-    if check:
-        print("README.md does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
-        return 1
-    files.write(path, new)
-    print("README.md: tables made anew")
-    return 0
+    stale = {}
+    for page in PAGES:
+        old = (paths.ROOT / page).read_text(encoding="utf-8")
+        if (new := filled(old, page)) != old:
+            stale[page] = new
+    for page, new in stale.items():
+        if check:
+            print(f"{page} does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
+        else:
+            files.write(paths.ROOT / page, new)
+            print(f"{page}: tables made anew")
+    return int(check and bool(stale))
