@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from sltlib.engine import kernels
+
 ROOT = Path(__file__).resolve().parent.parent
 # Before torch is imported: one thread a training, as everywhere, and compiled kernels kept.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".slt" / "inductor"))
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernels.folder(ROOT / ".slt" / "tests")))
 
 
 @contextlib.contextmanager

@@ -587,10 +587,13 @@ def test_a_fork_server_that_dies_at_its_start_is_told_in_one_line(fake, monkeypa
     assert fake.log() == []
 
 
-def test_a_fork_server_that_was_killed_is_started_again(fake):
+def test_a_fork_server_that_was_killed_is_started_again(fake, monkeypatch):
+    monkeypatch.setattr(pool, "PRELOAD", ["json"])  # quick to start
+    forkserver._forkserver._stop()
     fake.run(seeds(0))
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
     assert fake.run(seeds(1)).attrs["trained"] == 1
+    forkserver._forkserver._stop()
 
 
 def test_a_run_seals_the_kernels_that_it_compiled_and_drops_damaged_ones(fake, monkeypatch, capfd):
@@ -637,3 +640,11 @@ def test_on_another_system_a_command_says_so_first(fake):
     done = command(code=code)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: sltlib runs on Linux and macOS") and done.stderr.count("\n") == 1
+
+
+def test_on_another_system_nothing_is_opened_or_trained(fake, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    for call in (Store, lambda: engine.run([DENSE])):
+        with pytest.raises(RuntimeError, match="Linux and macOS"):
+            call()
+    assert fake.log() == []

@@ -553,7 +553,9 @@ def test_without_the_right_to_read_nothing_is_called_damaged(here, monkeypatch):
 def test_a_read_only_store_with_a_leftover_is_listed_and_read(here, monkeypatch, capsys):
     publish(here)
     subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(here.root)], check=False)
-    (here.root / "tmp" / "a.file").write_text("")
+    (left,) = files.leftovers(here.root / "tmp")  # a folder; and a file, as a checkpoint leaves it
+    left.with_name("f" * 20 + left.name[20:]).write_text("")
+    assert len(files.leftovers(here.root / "tmp")) == 2
 
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -563,7 +565,7 @@ def test_a_read_only_store_with_a_leftover_is_listed_and_read(here, monkeypatch,
     monkeypatch.setenv("SLT_STORE", str(here.root))
     assert Store(here.root).get(TICKET).metrics == METRICS
     assert commands.list_main([]) == 0
-    assert TICKET.key in capsys.readouterr().out and len(files.leftovers(here.root / "tmp")) == 1
+    assert TICKET.key in capsys.readouterr().out and len(files.leftovers(here.root / "tmp")) == 2
 
 
 def test_a_result_that_is_set_aside_while_it_is_read_is_absent(here, monkeypatch):
@@ -626,7 +628,7 @@ def test_a_source_that_is_no_key_is_refused_in_one_line(here, source):
     publish(here)
     with pytest.raises(ValueError) as caught:
         commands.parse(["dataset=fashion", f"source={source}"], here)
-    assert "source=" in str(caught.value) and "\n" not in str(caught.value)
+    assert f"source={source!r}: {source!r} is no key of a result" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_damaged_source_is_refused_in_one_line(here):
@@ -744,6 +746,13 @@ def test_kernels_in_use_by_another_run_are_left_alone(compiled):
             assert (compiled / "new.so").exists()
         assert kernels.unsealed(compiled) == ["new.so"]  # the last one seals
     assert kernels.unsealed(compiled) == []
+
+
+def test_what_an_interrupted_run_compiled_is_not_sealed(compiled):
+    with contextlib.suppress(KeyboardInterrupt), kernels.guarded(compiled):
+        (compiled / "half.so").write_bytes(b"ha")
+        raise KeyboardInterrupt
+    assert kernels.unsealed(compiled) == ["half.so"]
 
 
 def test_doctor_finds_damaged_kernels_and_arrays_and_what_a_killed_training_left(here, compiled, tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ folder otherwise (damaged, or left by a killed process) removes it, and the comp
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -53,12 +52,10 @@ def guarded(path: Path):
             files.remove(path)
             words = f"{len(wrong)} compiled kernels are not as they were sealed ({wrong[0]}, ...)"
             print(f"{path}: {words}: all are removed and compiled again", file=sys.stderr)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        try:
-            yield
-        finally:
-            if _alone(lock):
-                seal(path)
+        _locked(lock, "LOCK_SH")
+        yield
+        if _alone(lock):  # not after an interruption: a compiler may have been in the middle
+            seal(path)
 
 
 def folders(root: Path) -> list[Path]:
@@ -101,7 +98,13 @@ def _sealed(path):
 
 def _alone(lock):
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _locked(lock, "LOCK_EX", "LOCK_NB")
     except BlockingIOError:
         return False
     return True
+
+
+def _locked(lock, *how):
+    import fcntl  # not there on systems that are refused elsewhere, in words
+
+    fcntl.flock(lock, sum(getattr(fcntl, name) for name in how))

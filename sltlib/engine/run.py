@@ -35,7 +35,6 @@ def run(experiments, backend="auto", workers=0, store=None):
     at the end one RuntimeError names all that failed. What is finished stays stored. OSError where a
     stored result cannot be read now.
     """
-    machine.check_supported()
     experiments = _checked(experiments, backend, workers)
     if backend == "auto" and any(_added(e) for e in experiments):
         backend = "inline"

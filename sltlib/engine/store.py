@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sltlib.base import files, paths
+from sltlib.base import files, machine, paths
 from sltlib.base.words import plain, shown
 from sltlib.engine import leases
 from sltlib.engine.leases import Busy
@@ -91,10 +91,11 @@ class Store:
     """The folder of results, one a key; `root` defaults to `paths.store()`.
 
     Opening it makes no folder, and removes what dead processes of this machine left in tmp/. OSError
-    where `root` is a file.
+    where `root` is a file, RuntimeError on a system that is neither Linux nor macOS.
     """
 
     def __init__(self, root=None, sweep=True):
+        machine.check_supported()
         self.root = Path(root or paths.store()).absolute()
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(f"the store {self.root} is a file: name a folder, or set SLT_STORE to one")
