@@ -23,10 +23,10 @@ def test_a_notebook_without_trainings_has_none():
 
 
 def test_the_plan_is_what_the_notebook_would_train():
-    """By hand: notebook 04 sweeps T and the decay of two rows, seed by seed."""
+    """By hand: notebook 04 sweeps T and the decay of two rows, and has the linear classifier, seed by seed."""
     values = {**profiles.declared("04_time_and_decay"), **profiles.block("smoke", "04_time_and_decay")}
     found = plan.experiments("smoke", "04_time_and_decay")
-    assert len(found) == 2 * (len(values["times"]) + len(values["betas"])) * len(values["seeds"])
+    assert len(found) == (2 * (len(values["times"]) + len(values["betas"])) + 1) * len(values["seeds"])
     assert {e.timesteps for e in found} >= set(values["times"]) and {e.beta for e in found} >= set(values["betas"])
 
 

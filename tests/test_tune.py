@@ -66,7 +66,7 @@ def test_sweeps_are_tuned_at_each_of_their_sparsities(fake):
     found = tune.about("mini", tune.SWEEP, table)
     sparsities = profiles.block("mini", tune.SWEEP)["sparsities"]
     assert found["settings"]["sparsities"] == sparsities
-    assert set(found["choices"]) == {*tune.DENSE, *(f"{arm} at {s:g}" for arm in tune.SWEPT for s in sparsities)}
+    assert set(found["choices"]) == {*tune.DENSE, "linear", *(f"{arm} at {s:g}" for arm in tune.SWEPT for s in sparsities)}
     assert {f"SNN-ConnS at {s:g}" for s in sparsities} <= set(table.arm)
     scales = {s: found["choices"][f"SNN-ConnS at {s:g}"]["logit_scale"] for s in sparsities}
     assert scales[0.5] == 1.0 and scales[0.8] == 4.0, "each is judged at its own sparsity"

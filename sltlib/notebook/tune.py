@@ -72,7 +72,7 @@ def arms(profile, notebook=IMAGES):
         return [dict.fromkeys(group, found["sparsity"]) for group in table2.TUNED]
     if notebook == SWEEP:
         at = {f"{arm}{recipes.AT}{sparsity:g}": sparsity for sparsity in found["sparsities"] for arm in SWEPT}
-        return [dict.fromkeys(DENSE, 0.0) | at]
+        return [dict.fromkeys((*DENSE, "linear"), 0.0) | at]
     return [dict.fromkeys(TABLE1, found["sparsity"])]
 
 
