@@ -485,7 +485,7 @@ def test_gestures_that_are_no_table_of_whole_numbers_are_refused(tmp_path, monke
             gestures.refused(gestures.first, words)
     np.savez(gestures.first.with_suffix(".npz"), good)
     gestures.first.with_suffix(".npz").rename(gestures.first)
-    gestures.refused(gestures.first, "n, 4")
+    gestures.refused(gestures.first, "the magic string is not correct")
     huge = np.lib.format.magic(1, 0) + struct.pack("<H", 118)
     huge += b"{'descr': '<i8', 'fortran_order': False, 'shape': (99999999999999, 4), }".ljust(117) + b"\n"
     gestures.first.write_bytes(huge + bytes(64))

@@ -218,6 +218,7 @@ def test_a_learned_beta_is_held_in_its_range():
     assert torch.equal(lif(current), LIF(1.0)(current))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # deprecated, and still in use
 def test_a_neuron_is_traced_exported_and_compiled_by_its_plain_path(monkeypatch):
     """Currents above COMPILE_FROM: the kernel of our own would stand in the way."""
     watched, call = [], neurons._call
@@ -240,6 +241,7 @@ def test_a_neuron_is_traced_exported_and_compiled_by_its_plain_path(monkeypatch)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # deprecated, and still in use
 def test_a_failed_trace_leaves_the_compiler_on(monkeypatch):
     monkeypatch.setitem(neurons._state, "compile", True)
 

@@ -410,7 +410,7 @@ def test_materialized_layers_keep_every_option(options, weights):
     torch.testing.assert_close(layers.materialize(torch.nn.Sequential(taken))(x), layer(x))
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # deprecated, and still in use
 def test_a_materialized_ticket_is_copied_pickled_traced_and_exported():
     experiment = BASE.replace(search="edge-popup", sparsity=0.5, weights="binary")
     searched = trained(experiment)
@@ -562,7 +562,7 @@ FORGED = {
     "real shape": (shaped(6.0, 6, 3, 3), "no shape of a weight"),
     "boolean shape": (shaped(True, 6, 3, 3), "no shape of a weight"),
     "deep shape": (dict(head=lambda h: h["layers"][1].__setitem__(1, [[6]])), "no shape of a weight"),
-    "a layer twice": (dict(head=lambda h: h["layers"].append(h["layers"][0])), "two layers|KeyError"),
+    "a layer twice": (dict(head=lambda h: h["layers"].append(h["layers"][0])), "two layers"),
     "no layers": (dict(head=lambda h: h.update(layers=[])), "tensors of no layer"),
     "layers of another kind": (dict(head=lambda h: h.update(layers={"a": 1})), "not a whole ticket"),
     "another format": (dict(head=lambda h: h.update(format=2)), "format 2, this version reads 1"),

@@ -14,6 +14,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,25 +162,28 @@ def extract(archive: Path, folder: Path, nested: bool = False) -> list[Path]:
 
 
 def _unpack(archive, folder):
-    for name, blocks in _files(archive, RATIO * archive.stat().st_size + SLACK):
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            out = open(path, "xb")
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked") from error
-        with files.named(path), out:
-            for block in blocks:
-                out.write(block)
+    # Closed, not left to the collector, where a member is refused: the archive is open until then.
+    with closing(_files(archive, RATIO * archive.stat().st_size + SLACK)) as members:
+        for name, blocks in members:
+            path = folder / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                out = open(path, "xb")
+            except (FileExistsError, NotADirectoryError) as error:
+                raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked") from error
+            with files.named(path), out:
+                for block in blocks:
+                    out.write(block)
 
 
 def contents(archive: Path) -> dict[str, bytes]:
     """{path: bytes} of every file in an archive, held to the same as in `extract`; nothing is written."""
     found = {}
-    for name, blocks in _files(archive, min(MEMORY, RATIO * archive.stat().st_size + SLACK)):
-        if name in found:
-            raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked")
-        found[name] = b"".join(blocks)
+    with closing(_files(archive, min(MEMORY, RATIO * archive.stat().st_size + SLACK))) as members:
+        for name, blocks in members:
+            if name in found:
+                raise ValueError(f"{archive} holds {name!r} where another member is: it is not unpacked")
+            found[name] = b"".join(blocks)
     return found
 
 
@@ -195,12 +199,13 @@ def _files(archive, most):
                 raise ValueError(f"{archive} unpacks to more than {most:,} bytes: it is not unpacked")
             yield block
 
-    for name, file in _readable(archive, _members(archive)):
-        path, count = _inside(archive, name), count + 1
-        if count > MEMBERS:
-            raise ValueError(f"{archive} holds more than {MEMBERS:,} files: it is not unpacked")
-        if file is not None and not path.startswith("__MACOSX/"):  # what macOS adds to a .zip
-            yield path, blocks(file)
+    with closing(_members(archive)) as members:
+        for name, file in _readable(archive, members):
+            path, count = _inside(archive, name), count + 1
+            if count > MEMBERS:
+                raise ValueError(f"{archive} holds more than {MEMBERS:,} files: it is not unpacked")
+            if file is not None and not path.startswith("__MACOSX/"):  # what macOS adds to a .zip
+                yield path, blocks(file)
 
 
 def _members(archive):
@@ -220,7 +225,8 @@ def _members(archive):
             for member in pack.infolist():
                 if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise ValueError(f"it holds {member.filename!r}, a link or a device")
-                yield member.filename, None if member.is_dir() else pack.open(member)
+                with nullcontext() if member.is_dir() else pack.open(member) as file:
+                    yield member.filename, file
     else:
         raise ValueError("it is no .tar or .zip archive")
 

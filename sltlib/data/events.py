@@ -199,9 +199,8 @@ def read_npy(path: Path, sensor: tuple[int, int]) -> np.ndarray:
     """
     try:
         # A memory map admits no pickle, and no header that promises more than the file holds.
-        raw = np.load(path, mmap_mode="r", allow_pickle=False)
-        numbers = isinstance(raw, np.ndarray) and raw.dtype.kind in "biuf"
-        if not numbers or raw.ndim != 2 or raw.shape[1] != 4:
+        raw = np.lib.format.open_memmap(path, mode="r")
+        if raw.dtype.kind not in "biuf" or raw.ndim != 2 or raw.shape[1] != 4:
             raise ValueError("want one array of numbers (n, 4): x, y, p, t")
         with np.errstate(invalid="ignore"):  # NaN is caught by the comparison
             rows = raw.astype(np.int64)
