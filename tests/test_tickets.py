@@ -180,6 +180,25 @@ def test_score_gradient_is_that_of_the_papers(weights):
     assert (layer.scores.grad != 0).all()
 
 
+@pytest.mark.parametrize("weights", ["float", "binary"])
+@pytest.mark.parametrize("connections", ["search", "dense"])
+def test_second_derivatives_of_scores_and_weights_are_those_of_the_formula(weights, connections):
+    """A gradient penalty: the gradient that the papers define, differentiated again."""
+    layer = layers.Linear(7, 4, bias=False, weights=weights)
+    moved = layer.weight
+    if connections == "search":
+        layer.search(0.5, torch.Generator().manual_seed(0))
+        moved = layer.scores
+    x = images(5).flatten(1)[:, :7].clone().requires_grad_()
+    target = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    (grad,) = torch.autograd.grad((layer(x) * target).sum(), moved, create_graph=True)
+    formula = target.T @ x
+    if connections == "search":
+        formula = formula * layer.weight * torch.sign(layer.scores.detach())
+    got, want = (torch.autograd.grad(g.square().sum(), x)[0] for g in (grad, formula))
+    torch.testing.assert_close(got, want)
+
+
 def test_multi_prize_gain_is_the_mean_magnitude_of_what_is_kept():
     layer = layers.Linear(50, 10, bias=False, weights="binary")
     layer.search(0.8, torch.Generator().manual_seed(0))
