@@ -52,13 +52,29 @@ def experiments(profile: str, notebook: str) -> list:
               if "parameters" not in cell["metadata"].get("tags", [])]  # fmt: skip
     if not any(re.search(r"(?<!\.)\brun\(", source) for source in wanted):
         return []
-    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(_Noted), contextlib.redirect_stdout(io.StringIO()):
+    with (tempfile.TemporaryDirectory() as scratch, _no_figures(), contextlib.suppress(_Noted),
+          contextlib.redirect_stdout(io.StringIO())):  # fmt: skip
         space = {"__name__": "__main__", parameters.PLANNED: Path(scratch), **values}
         for source in wanted:
             exec(compile(source, f"{notebook}.ipynb", "exec"), space)
             if "run" in space:
                 space["run"] = note
     return found
+
+
+@contextlib.contextmanager
+def _no_figures():
+    """Closes the figures that are drawn inside; pyplot keeps them for ever."""
+    def drawn():
+        plt = sys.modules.get("matplotlib.pyplot")
+        return set(plt.get_fignums()) if plt else set()
+
+    before = drawn()
+    try:
+        yield
+    finally:
+        for number in drawn() - before:
+            sys.modules["matplotlib.pyplot"].close(number)
 
 
 def notebooks(profile: str, only: str | None = None) -> list[str]:
