@@ -38,7 +38,7 @@ class Fake:
     """A store, and the files that steer `fake_train`."""
 
     def __init__(self, folder):
-        self.folder, self.store = folder, Store(folder / "store")
+        self.folder, self.store, self.pids = folder, Store(folder / "store"), None
 
     def set(self, experiment, what, text=""):
         (self.folder / f"{experiment.key}.{what}").write_text(str(text))
@@ -70,7 +70,10 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "TRAIN", FAKE)
     monkeypatch.setenv("SLT_FAKE", str(tmp_path))
     monkeypatch.syspath_prepend(str(HERE))
-    return Fake(tmp_path)
+    made = Fake(tmp_path)
+    yield made
+    if made.pids is not None:
+        made.pids.close()
 
 
 class InThread(threading.Thread):
