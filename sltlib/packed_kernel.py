@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sltlib.base import machine, settings
+from sltlib.base import files, machine, settings
 from sltlib.packed_layer import ARRAYS
 
 SOURCE = Path(__file__).with_name("packed.cpp")
@@ -68,18 +68,33 @@ def build(more=()):
     what = [SOURCE.read_text(), *FLAGS, *more, program, str(stat.st_size), str(stat.st_mtime_ns), _features()]
     name = f"packed-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:16]}.so"
     for folder in (cache(), Path(tempfile.gettempdir()) / f"sltlib-{os.getuid() if hasattr(os, 'getuid') else 'user'}"):
-        if (folder / name).is_file():
-            return folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+                raise PermissionError(f"{folder} is somebody else's")  # what lies there would run as this user
+            if _whole(folder / name):
+                return folder / name
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 made = Path(place) / name
                 _compile(program, made, more)
+                files.write(_seal(folder / name), files.sha256(made.read_bytes()))
                 os.replace(made, folder / name)
             return folder / name
         except OSError as error:
             problem = error
     raise RuntimeError(f"The kernel cannot be written: {problem}.")
+
+
+def _seal(path):
+    return path.with_suffix(".sha256")
+
+
+def _whole(path):
+    """Whether a built library is as it was built: one with a flipped bit would crash, or worse, count wrong."""
+    try:
+        return _seal(path).read_text() == files.sha256(path.read_bytes())
+    except FileNotFoundError:
+        return False
 
 
 def _compile(program, made, more):

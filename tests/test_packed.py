@@ -1,6 +1,7 @@
 """Packed tickets give the spikes of an integer-count reference, bit for bit, whatever computes them."""
 
 import ctypes
+import os
 import subprocess
 import sys
 import warnings
@@ -464,3 +465,17 @@ def test_pictures_become_what_the_network_reads(tmp_path):
     assert read(tmp_path / "colour.png", (1, 8, 8)).shape == (1, 8, 8)
 
 
+
+
+@compiled
+def test_a_damaged_or_foreign_kernel_is_built_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = packed_kernel.build()
+    sound, built = path.read_bytes(), path.stat().st_mtime_ns
+    assert packed_kernel.build() == path and path.stat().st_mtime_ns == built
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert packed_kernel.build() == path and packed_kernel._whole(path)
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)  # every folder is somebody else's
+    with pytest.raises(RuntimeError, match="somebody else's"):
+        packed_kernel.build()
