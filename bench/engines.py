@@ -4,7 +4,9 @@ The graph is what a user would deploy: normalisation folded into the weights, no
 ONNX by hand (a convolution, a pool, a rectifier), so that no exporter stands between the network and the engines.
 """
 
+import functools
 import importlib.util
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,7 @@ def quantized(path, to, images, vnni):
         def get_next(self):
             return next(self.rest, None)
 
+    logging.getLogger().setLevel(logging.ERROR)  # its advice on preparing a graph that is prepared
     q.quantize_static(
         path, to, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True, reduce_range=not vnni,
         activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
@@ -136,6 +139,12 @@ def openvino(path, threads, shape, precision="f32"):
     return lambda images: request.infer({0: images})[out]
 
 
+def run(network, x):
+    """What a network of torch computes."""
+    with torch.inference_mode():
+        return network(x).numpy()
+
+
 def contestants(model, images, threads, folder):
     """{engine: function without arguments} of a dense relu network on images (N, C, H, W) float32, as many as run here."""
     layers, found = folded(model), {}
@@ -143,12 +152,8 @@ def contestants(model, images, threads, folder):
     last = in_torch(layers).to(memory_format=torch.channels_last)
     tensor, wide = torch.from_numpy(images), torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
 
-    def run(network, x):
-        with torch.inference_mode():
-            return network(x).numpy()
-
-    found["torch fp32"] = lambda: run(plain, tensor)
-    found["torch fp32, channels last"] = lambda: run(last, wide)
+    found["torch fp32"] = functools.partial(run, plain, tensor)
+    found["torch fp32, channels last"] = functools.partial(run, last, wide)
     there = installed()
     if not there["onnx"]:
         return found
@@ -159,11 +164,11 @@ def contestants(model, images, threads, folder):
         calibration = np.random.default_rng(1).permutation(images)[:CALIBRATION]
         quantized(path, small, calibration, vnni)
         for name, file in (("ONNX Runtime fp32", path), ("ONNX Runtime int8", small)):
-            found[name] = lambda compute=ort(file, threads): compute(images)
+            found[name] = functools.partial(ort(file, threads), images)
     if there["openvino"]:
         files = {"OpenVINO fp32": (path, "f32")} | ({"OpenVINO int8": (small, "f32")} if small.exists() else {})
         if "bf16" in instructions()[0]:
             files["OpenVINO bf16"] = (path, "bf16")
         for name, (file, precision) in files.items():
-            found[name] = lambda compute=openvino(file, threads, images.shape, precision): compute(images)
+            found[name] = functools.partial(openvino(file, threads, images.shape, precision), images)
     return found

@@ -8,7 +8,7 @@ missed. On a machine that computes other things beside, only the ratios say some
 """
 
 import argparse
-import json
+import functools
 import os
 import sys
 import tempfile
@@ -114,14 +114,9 @@ def speed(seconds, threads, folder):
         pictures = images(batch)
         x = normal(pictures)
         tensor = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-        step = {name: (lambda p=p: p.predict(pictures, threads=threads)) for name, p in packed.items()}
+        step = {name: functools.partial(p.predict, pictures, threads=threads) for name, p in packed.items()}
         step |= engines.contestants(dense, x, threads, folder)
-
-        def spiking():
-            with torch.inference_mode():
-                return snn(tensor)
-
-        step["dense SNN in torch, T=4"] = spiking
+        step["dense SNN in torch, T=4"] = functools.partial(engines.run, snn, tensor)
         taken = interleaved(step, rounds_of(step, seconds))
         part = quartiles(taken, batch=batch)
         part[["ms", "low", "high"]] /= batch
@@ -134,7 +129,7 @@ def _weights(packed):
     return sum(x.inputs * x.outputs * x.kernel**2 for x in packed.layers)
 
 
-def trained(seconds, threads):
+def trained(threads):
     """DataFrame of the stored tickets: accuracy, ms an image at batch 32, the same network dense and float32 in torch."""
     rows = []
     for (e, accuracy), packed in stored().items():
@@ -143,12 +138,8 @@ def trained(seconds, threads):
         pictures = images(AT, packed.input_shape)
         dense = engines.in_torch(engines.folded(build_model(e.replace(neuron="relu", weights="float", search="none", sparsity=0.0)).eval()))
         x = torch.from_numpy(pictures.astype(np.float32) / 255)
-
-        def theirs(network=dense, tensor=x):
-            with torch.inference_mode():
-                return network(tensor)
-
-        taken = interleaved({"packed": lambda p=packed, x=pictures: p.predict(x, threads=threads), "torch": theirs}, 30)
+        step = {"packed": functools.partial(packed.predict, pictures, threads=threads), "torch": functools.partial(engines.run, dense, x)}
+        taken = interleaved(step, 30)
         ms = {name: 1e3 * float(np.median(t)) / AT for name, t in taken.items()}
         what = dict(dataset=e.dataset, model=e.model, width=e.width, size=packed.input_shape[-1], neuron=e.neuron, T=packed.steps)
         about = dict(sparsity=e.sparsity, accuracy=accuracy, ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])
@@ -188,7 +179,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         table, memory = speed(given.seconds, given.threads, folder)
     found = goals(table, memory, vnni)
-    for part, rows in (("packed", table), ("packed_trained", trained(given.seconds, given.threads)), ("packed_goals", found)):
+    for part, rows in (("packed", table), ("packed_trained", trained(given.threads)), ("packed_goals", found)):
         files.write(given.output / f"{part}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
         print(rows.round(3).to_string(index=False))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -465,8 +466,6 @@ def test_pictures_become_what_the_network_reads(tmp_path):
     assert read(tmp_path / "colour.png", (1, 8, 8)).shape == (1, 8, 8)
 
 
-
-
 @compiled
 def test_a_damaged_or_foreign_kernel_is_built_anew(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -479,3 +478,19 @@ def test_a_damaged_or_foreign_kernel_is_built_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)  # every folder is somebody else's
     with pytest.raises(RuntimeError, match="somebody else's"):
         packed_kernel.build()
+
+
+def test_the_engines_compute_the_dense_network(tmp_path):
+    """What the bench times is the network: folded, in torch and in every engine that is installed; int8 nearly so."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
+    from bench import engines
+
+    model = models.build_model(Experiment("cifar10", model="conv2", width=0.1, image_size=8, neuron="relu"))
+    images = np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype("f4")
+    for _ in range(20):
+        model(torch.from_numpy(images))
+    wanted = engines.run(model.eval(), torch.from_numpy(images))
+    found = engines.contestants(model, images, 1, tmp_path)
+    assert {"torch fp32", "torch fp32, channels last"} <= found.keys()
+    for name, compute in found.items():
+        assert np.abs(compute() - wanted).mean() < (1e-5 if "fp32" in name else 0.2) * np.abs(wanted).mean(), name
