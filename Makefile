@@ -84,7 +84,7 @@ tune: setup
 	python -m sltlib tune
 
 bench: extras
-	python -m bench
+	python -m bench; status=$$?; python -m bench.packed && exit $$status
 
 doctor: setup
 	python -m sltlib doctor --fix

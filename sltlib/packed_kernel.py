@@ -65,7 +65,8 @@ def build(more=()):
     if program is None:
         raise RuntimeError("There is no C++ compiler (c++, g++ or clang++; set CXX if it is elsewhere).")
     stat = Path(program).resolve().stat()
-    what = [SOURCE.read_text(), *FLAGS, *more, program, str(stat.st_size), str(stat.st_mtime_ns), _features()]
+    text = [path.read_text() for path in sorted(SOURCE.parent.glob("packed*.[ch]pp"))]
+    what = [*text, *FLAGS, *more, program, str(stat.st_size), str(stat.st_mtime_ns), _features()]
     name = f"packed-{hashlib.sha256(chr(0).join(what).encode()).hexdigest()[:16]}.so"
     for folder in (cache(), Path(tempfile.gettempdir()) / f"sltlib-{os.getuid() if hasattr(os, 'getuid') else 'user'}"):
         try:

@@ -26,6 +26,7 @@ NOTEBOOKS = {
     "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
     "07_patch_tickets": ("which patches a (spiking) transformer needs: four rankings, random as the control", "minutes"),
     "08_table2_multisp": ("multi-level sparsity: Table 2, each level alone and together, Reward 2", "minutes"),
+    "10_packed_tickets": ("what a ticket saves when it runs: from a mask to bits, exactness, bytes, time", "minutes"),
 }
 
 

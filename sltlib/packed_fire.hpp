@@ -1,0 +1,136 @@
+// The neurons: counts to currents to spikes, eight lanes at once. See packed.cpp.
+#pragma once
+#include "packed_count.hpp"
+
+namespace {
+
+enum Neuron { ZERO = 0, SUBTRACT = 1, SIGN = 2 };
+
+struct Layer {
+    int32_t inputs, outputs, size, pool;  // size: rows and columns that come in; 1 of a linear layer
+    const uint8_t* deltas;                // of each output its +1 taps, then its -1 taps, as steps from tap to tap
+    const uint32_t* begin;                // where an output's list begins
+    const uint32_t* plus;                 // how many of its taps are +1
+    const float *scale, *shift;           // of the normalisation, gain included
+    const int32_t* sums;                  // sign: (outputs, 3, 3) sums of the weights at each place of the kernel
+    const float* base;                    // first layer: (outputs, 3, 3) what the pixels' mean adds, by border
+};
+
+struct Net {
+    int32_t layers, convs, steps, frames, neuron, channels, classes, unused;
+    float beta, threshold;
+    const float* pixel;  // what one grey level of a channel is worth
+    const Layer* layer;
+};
+
+// ---------------------------------------------------------------- neurons
+
+// Where currents come from: counts (or floats) of row r and step t at values + r * row + t * step; where POOL, rows
+// and columns in pairs. step 0: the same current at every step. current = (count - minus) * scale + shift.
+template <class U> struct Source {
+    const U* values;
+    int rows, row, step, minus;
+    float scale, shift;
+};
+
+// Where spikes go: out + r * row + t * step, `bytes` of them; valid: the lanes that are neurons.
+struct Sink {
+    uint8_t* out;
+    const uint8_t* valid;
+    int bytes, row, step;
+};
+
+#ifdef __AVX2__
+inline __m256i eight_of(const uint8_t* p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
+inline __m256i eight_of(const uint16_t* p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)); }
+inline __m256i eight_of(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline __m256i pooled(const uint8_t* p, const uint8_t* q) {
+    __m256i w = _mm256_cvtepu16_epi32(_mm_max_epu8(_mm_loadu_si128((const __m128i*)p), _mm_loadu_si128((const __m128i*)q)));
+    return _mm256_max_epi32(_mm256_and_si256(w, _mm256_set1_epi32(255)), _mm256_srli_epi32(w, 8));
+}
+inline __m256i pooled(const uint16_t* p, const uint16_t* q) {
+    __m256i w = _mm256_max_epu16(_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)q));
+    return _mm256_max_epi32(_mm256_and_si256(w, _mm256_set1_epi32(65535)), _mm256_srli_epi32(w, 16));
+}
+inline __m256i pooled(const int32_t* p, const int32_t* q) {
+    __m256 a = _mm256_castsi256_ps(_mm256_max_epi32(eight_of(p), eight_of(q)));
+    __m256 b = _mm256_castsi256_ps(_mm256_max_epi32(eight_of(p + 8), eight_of(q + 8)));
+    __m256i even = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), odd = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xDD));
+    return _mm256_permute4x64_epi64(_mm256_max_epi32(even, odd), 0xD8);
+}
+template <bool POOL, class U> inline __m256 eight_currents(const Source<U>& from, const U* p) {
+    __m256i n = POOL ? pooled(p, p + from.row / 2) : eight_of(p);
+    __m256 x = _mm256_cvtepi32_ps(_mm256_sub_epi32(n, _mm256_set1_epi32(from.minus)));
+    return _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
+}
+template <bool POOL> inline __m256 eight_currents(const Source<float>& from, const float* p) {
+    return _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(p), _mm256_set1_ps(from.scale)), _mm256_set1_ps(from.shift));
+}
+typedef __m256 Eight;
+inline Eight all(float x) { return _mm256_set1_ps(x); }
+inline Eight above(Eight a, Eight b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+inline Eight at_least(Eight a, Eight b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+inline Eight where(Eight mask, Eight x) { return _mm256_and_ps(mask, x); }
+inline Eight unless(Eight mask, Eight x) { return _mm256_andnot_ps(mask, x); }
+inline uint8_t bits_of(Eight mask) { return _mm256_movemask_ps(mask); }
+#else
+struct Eight { float v[8]; };
+template <class F> inline Eight each(F f) { Eight out; for (int i = 0; i < 8; i++) out.v[i] = f(i); return out; }
+inline Eight operator*(Eight a, Eight b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
+inline Eight operator+(Eight a, Eight b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
+inline Eight operator-(Eight a, Eight b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
+inline Eight all(float x) { return each([&](int) { return x; }); }
+inline Eight above(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] > b.v[i]); }); }
+inline Eight at_least(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] >= b.v[i]); }); }
+inline Eight where(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? x.v[i] : 0.0f; }); }
+inline Eight unless(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? 0.0f : x.v[i]; }); }
+inline uint8_t bits_of(Eight mask) { int out = 0; for (int i = 0; i < 8; i++) out |= (mask.v[i] != 0) << i; return out; }
+template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from, const U* p) {
+    return each([&](int i) {
+        const U *x = p + (POOL ? 2 * i : i), *y = x + from.row / 2;
+        const U n = POOL ? std::max(std::max(x[0], x[1]), std::max(y[0], y[1])) : x[0];
+        return float(n - from.minus) * from.scale + from.shift;
+    });
+}
+#endif
+
+// Fires N times eight lanes side by side, so that one's arithmetic hides another's latency; `at`: which of the bytes.
+template <int N, int NEURON, bool POOL, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, int at) {
+    const Eight beta = all(net.beta), threshold = all(net.threshold), zero = all(0);
+    const int steps = net.steps;
+    const U* values[N];
+    uint8_t *out[N], valid[N];
+    Eight u[N], fired[N], now[N];
+    for (int n = 0; n < N; n++) {
+        const int row = (at + n) / to.bytes, byte = (at + n) % to.bytes;
+        values[n] = from.values + size_t(row) * from.row + (POOL ? 16 : 8) * byte;
+        out[n] = to.out + size_t(row) * to.row + byte, valid[n] = to.valid[byte];
+        u[n] = fired[n] = zero, now[n] = eight_currents<POOL>(from, values[n]);
+    }
+    for (int t = 0; t < steps; t++)
+        for (int n = 0; n < N; n++) {
+            if (t && from.step) now[n] = eight_currents<POOL>(from, values[n] += from.step);
+            if (NEURON == SIGN) fired[n] = at_least(now[n], zero);
+            else if (t == 0) u[n] = now[n];
+            else if (NEURON == ZERO) u[n] = beta * unless(fired[n], u[n]) + now[n];
+            else u[n] = beta * u[n] + now[n] - where(fired[n], threshold);
+            if (NEURON != SIGN) fired[n] = above(u[n], threshold);
+            *out[n] = bits_of(fired[n]) & valid[n];
+            out[n] += to.step;
+        }
+}
+
+template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+    const int all = from.rows * to.bytes;
+    int at = 0;
+    for (; at + 4 <= all; at += 4) fire_some<4, NEURON, POOL>(net, from, to, at);
+    for (; at < all; at++) fire_some<1, NEURON, POOL>(net, from, to, at);
+}
+
+template <bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
+    if (net.neuron == ZERO) fire<ZERO, POOL>(net, from, to);
+    else if (net.neuron == SIGN) fire<SIGN, POOL>(net, from, to);
+    else fire<SUBTRACT, POOL>(net, from, to);
+}
+
+}  // namespace
