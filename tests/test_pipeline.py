@@ -258,11 +258,11 @@ def wait_until_busy(project):
 
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
 def test_killing_dvc_leaves_nothing_running(busy, shell):
-    dvc = busy.start("dvc", "repro", SHELL=shell)
-    running = wait_until_busy(busy)
-    dvc.kill()
-    dvc.wait()
-    assert busy.mark.gone(running) == []
+    with busy.start("dvc", "repro", SHELL=shell) as dvc:
+        running = wait_until_busy(busy)
+        dvc.kill()
+        dvc.wait()
+        assert busy.mark.gone(running) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
@@ -278,11 +278,11 @@ def test_ending_the_figure_command_leaves_nothing_running(busy, number):
 
 
 def test_a_killed_run_is_taken_up_by_the_next_repro(busy):
-    dvc = busy.start("dvc", "repro")
-    running = wait_until_busy(busy)
-    dvc.kill()
-    dvc.wait()
-    busy.mark.gone(running)
+    with busy.start("dvc", "repro") as dvc:
+        running = wait_until_busy(busy)
+        dvc.kill()
+        dvc.wait()
+        busy.mark.gone(running)
     busy.notebook("00_first", CHECK.format(name="00_first"), DRAW, parameters="seeds = [0]")
     assert "figure@01_second" in stages(busy.run("dvc", "repro").stdout)
 

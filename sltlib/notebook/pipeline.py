@@ -121,14 +121,20 @@ def _papermill(notebook, profile, output, scratch):
         _say(f"The whole of it is in {_short(executed)}.")
         return 1
     except DeadKernelError:
+        _hush_cancelled()
         _say(f"{notebook}: its kernel died (killed, or out of memory?)")
         return 138
     except KeyboardInterrupt:
-        import logging
-
-        logging.getLogger("asyncio").disabled = True  # else it prints the cancelled cell at length
+        _hush_cancelled()
         _say(f"{notebook}: interrupted")
         return 130
+
+
+def _hush_cancelled():
+    """Else asyncio prints the cell that did not end at length."""
+    import logging
+
+    logging.getLogger("asyncio").disabled = True
 
 
 def _owners():
