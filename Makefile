@@ -4,6 +4,7 @@ SHELL    := /bin/bash
 PYTHON   ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
+PROFILE  ?= mini
 BIN      := $(CURDIR)/.venv/bin
 SUM       = $(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
 STAMP     = .venv/installed-$(SUM)
@@ -14,7 +15,7 @@ DVC      := { test -e .git || grep -qs no_scm .dvc/config.local || dvc config --
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup extras repro smoke study paper test test-fast lint lab tune bench doctor clean
+.PHONY: help setup extras repro smoke study paper test test-fast lint lab tune bench site doctor clean
 
 help:
 	@echo "make repro      everything: set up, then every figure and table of profile mini (results/mini)"
@@ -25,11 +26,12 @@ help:
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
 	@echo "make bench      speed beside snnTorch, spikingjelly and the floor (results/bench)"
-	@echo "make extras     the optional packages, which make test installs by itself (pip extras: bench, cifar, events)"
+	@echo "make site       the pages with the executed notebooks, after make repro (_site)"
+	@echo "make extras     the optional packages, which make test installs by itself (pip extras: bench, cifar, events, site)"
 	@echo "make test-fast  the tests of a minute"
 	@echo "make doctor     explain and repair a damaged store or pipeline"
 	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
-	@echo "Variables: PYTHON=python3.12   PIP_ARGS='--index-url ...'   LAB_ARGS='--no-browser'"
+	@echo "Variables: PYTHON=python3.12   PIP_ARGS='--index-url ...'   PROFILE=smoke (of make site)   LAB_ARGS='--no-browser'"
 
 setup: $(STAMP)
 
@@ -48,7 +50,7 @@ $(STAMP):
 extras: $(EXTRAS)
 
 $(EXTRAS): $(STAMP)
-	$(INSTALL) -e '.[test,bench,cifar,events]'
+	$(INSTALL) -e '.[test,bench,cifar,events,site]'
 	$(INSTALL) --no-deps spikingjelly==2.0.0
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 
@@ -85,6 +87,10 @@ tune: setup
 
 bench: extras
 	python -m bench; status=$$?; python -m bench.packed && exit $$status
+
+# No notebook runs for it, and no page reaches the network.
+site: extras
+	python docs/make_site.py --profile $(PROFILE)
 
 doctor: setup
 	python -m sltlib doctor --fix
