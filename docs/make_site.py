@@ -155,7 +155,7 @@ def _write(path, text):
 
 
 def main(argv=None):
-    """Build the site and check it; status 1 with the cause where it cannot be built, is not whole or reaches outside."""
+    """Build the site and check it; status 1 with the cause where it cannot be built, is not whole or loads from elsewhere."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose executed notebooks are shown (mini)")
     parser.add_argument("--output", type=Path, default=paths.ROOT / "_site", help="folder of the site (_site)")
@@ -176,7 +176,7 @@ def main(argv=None):
     shutil.rmtree(work)
     (given.output / ".nojekyll").touch()
     problems = check_site.problems(given.output)
-    print("\n".join(problems) or f"{given.output}: every link, picture and formula is there", file=sys.stderr if problems else sys.stdout)
+    print("\n".join(problems) or f"{given.output}: every link and picture is there", file=sys.stderr if problems else sys.stdout)
     return int(bool(problems))
 
 

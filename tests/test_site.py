@@ -140,6 +140,7 @@ def test_every_promise_names_a_test_that_exists():
         assert re.search(rf"^def {test}\(", (paths.ROOT / "tests" / file).read_text(), re.M), f"{file}::{test}"
 
 
+@pytest.mark.slow
 def test_the_site_is_whole(site, results, tmp_path, capsys):
     """Every page is built without a warning, and every link, anchor and picture is there."""
     for needed in ("sphinx", "myst_nb", "furo", "latex2mathml"):
