@@ -210,7 +210,8 @@ class _Switches:
 
     def gate(self, sparsity, spread):
         """Freeze the weights and give each a gate, open with a chance of 1 - sparsity under noise of this deviation."""
-        start = spread * NormalDist().inv_cdf(1 - sparsity)
+        chance = min(1 - sparsity, 1 - 1 / (2 * self.weight.numel()))  # of a layer that keeps all: nearly certain
+        start = spread * NormalDist().inv_cdf(chance)
         self.scores = nn.Parameter(torch.full_like(self.weight, start))
         self.weight.requires_grad_(False)
         self.connections, self.sparsity, self.spread = "gates", sparsity, spread

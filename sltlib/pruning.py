@@ -82,15 +82,18 @@ def relaxed(model):
 
 
 def regularizer(model, experiment):
-    """What a search adds to the loss: of gates, penalty * |expected density - target| / target, the mean over layers."""
+    """What a search adds to the loss: of gates, penalty * |expected density - target| / target, the mean over layers.
+
+    Under one threshold for all layers it is the density of all together that is held.
+    """
     if experiment.search != "bernoulli" or not experiment.penalty:
         return 0.0
-    terms = []
-    for layer in prunable(model).values():
-        if layer.connections == "gates":
-            kept = keep_count(layer.weight.numel(), layer.sparsity)
-            terms.append((layer.open_gates() / kept - 1).abs())
-    return experiment.penalty * torch.stack(terms).mean()
+    gated = [layer for layer in prunable(model).values() if layer.connections == "gates"]
+    wanted = [keep_count(layer.weight.numel(), layer.sparsity) for layer in gated]
+    expected = [layer.open_gates() for layer in gated]
+    if experiment.ranking == "global":
+        return experiment.penalty * (sum(expected) / sum(wanted) - 1).abs()
+    return experiment.penalty * torch.stack([(e / k - 1).abs() for e, k in zip(expected, wanted, strict=True)]).mean()
 
 
 def _freeze(model):

@@ -15,7 +15,9 @@ def contradictions(e) -> list[str]:
     if e.search in SCORED and e.affine:
         problems.append("affine=True: a ticket search trains nothing but scores; leave affine=False")
     if e.ranking != "layer" and e.search not in SCORED:
-        problems.append(f"ranking={e.ranking!r} goes with search='edge-popup'")
+        problems.append(f"ranking={e.ranking!r} goes with a ticket search: search='edge-popup' or 'bernoulli'")
+    if e.ranking == "scaled" and e.search == "bernoulli":
+        problems.append("ranking='scaled' with search='bernoulli': all gates start at one scale, so give ranking='global'")
     chained = e.model in TRANSFORMERS and e.search == "none"
     if e.search == "found-mask-trained" and e.source is None:
         problems.append("search='found-mask-trained' needs a source, the experiment whose mask it takes")
@@ -27,7 +29,7 @@ def contradictions(e) -> list[str]:
         problems += _transformer(e)
     if e.source is not None and e.search == "found-mask-trained":
         if e.source.search not in SCORED:
-            problems.append("source must be a ticket search (search='edge-popup')")
+            problems.append("source must be a ticket search (search='edge-popup' or 'bernoulli')")
         problems += _unequal(e, ("dataset", "model", "width", "image_size", "sparsity"))
     if e.image_size and e.image_size < SMALLEST.get(e.model, 0):
         problems.append(f"image_size={e.image_size} is too small for {e.model}, which wants {SMALLEST[e.model]} pixels")

@@ -1,5 +1,7 @@
 """What a profile trains, without running its notebooks: the same experiments, nothing written, and a time limit that keeps."""
 
+import argparse
+
 import pytest
 
 from sltlib import run
@@ -76,7 +78,7 @@ def test_a_time_limit_in_words(text, right):
 
 @pytest.mark.parametrize("text", ["", "m", "-3m", "0h", "1d", "ten"])
 def test_a_time_limit_that_is_none_is_refused(text):
-    with pytest.raises(ValueError, match="such as 100m"):
+    with pytest.raises(argparse.ArgumentTypeError, match="such as 100m"):
         plan.seconds(text)
 
 
@@ -85,3 +87,14 @@ def test_wrong_names_are_refused_before_any_work(capsys):
         plan.main(["--profile", "studdy"])
     with pytest.raises(ValueError, match="no notebook '99'"):
         plan.main(["--profile", "smoke", "--notebook", "99"])
+
+
+def test_a_wrong_time_limit_says_what_is_right(capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--time-limit", "10x"])
+    assert "'10x': give a number above 0 and s, m or h, such as 100m" in capsys.readouterr().err
+
+
+def test_notebooks_come_in_the_order_of_the_claims():
+    assert plan.notebooks("study")[:2] == ["03_reward1_sparsity", "08_table2_multisp"]
+    assert sorted(plan.notebooks("study")) == sorted(profiles.blocks("study"))

@@ -1,6 +1,7 @@
 """The searches beside edge-popup, what they rank by, and the scale of the logits: against cases worked out by hand."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -201,3 +202,26 @@ def test_attention_fires_at_its_threshold_as_the_source_does():
     strict = attention.q.neuron(2 * currents)  # everywhere else equality does not fire
     assert strict[0].tolist() == [[0, 0, 0, 1, 1]]
     assert math.isclose(float(attention.neuron.threshold), 0.5, rel_tol=1e-6)
+
+
+def test_gates_take_every_share_of_a_layer():
+    """Erdos-Renyi shares keep small layers whole: their gates start nearly certain, not at infinity."""
+    experiment = GATES.replace(ranking="erdos-renyi", sparsity=0.3)
+    model = prepared(experiment)
+    shares = [layer.sparsity for layer in layers.prunable(model).values()]
+    assert min(shares) == 0 and all(torch.isfinite(layer.scores).all() for layer in layers.prunable(model).values())
+    assert float(pruning.regularizer(model, experiment).detach()) == pytest.approx(0, abs=0.05)
+
+
+def test_under_one_threshold_the_density_of_all_layers_is_held():
+    """One layer shuts what another opens: nothing to pay together, much to pay layer by layer."""
+    together, apart = GATES.replace(ranking="global", sparsity=0.5), GATES.replace(sparsity=0.5)
+    model = prepared(together)
+    first, *_, last = sorted(layers.prunable(model).values(), key=lambda layer: layer.scores.numel())
+    with torch.no_grad():
+        first.scores.fill_(5.0)  # all open: numel / 2 more than wanted
+        last.scores.fill_(last.spread * NormalDist().inv_cdf(0.5 - 0.5 * first.scores.numel() / last.scores.numel()))
+    assert float(pruning.regularizer(model, together).detach()) == pytest.approx(0, abs=0.01)
+    assert float(pruning.regularizer(model, apart).detach()) > 0.1
+    with pytest.raises(ValueError, match="give ranking='global'"):
+        GATES.replace(ranking="scaled")

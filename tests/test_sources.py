@@ -93,3 +93,33 @@ def test_installed_code_counts_by_name():
     before = code_hash(other, "x")
     array[0] = 1
     assert code_hash(other, "x") != before
+
+
+MUTUAL = """
+KEEP = {keep}
+def a(x): return b(x) + c(x) + d(x) + KEEP
+def b(x): return a(x) + c(x) + d(x)
+def c(x): return a(x) + b(x) + d(x)
+def d(x): return a(x) + b(x) + c(x)
+"""
+
+
+def test_functions_that_use_each_other_are_described_once(tmp_path, monkeypatch):
+    """Every way through them would never end; a constant behind them still counts."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hashes = []
+    for name, keep in (("mutual_one", 1), ("mutual_two", 1), ("mutual_three", 2)):
+        (tmp_path / f"{name}.py").write_text(MUTUAL.format(keep=keep))
+        importlib.invalidate_caches()
+        hashes.append(code_hash(importlib.import_module(name).d, "x"))
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_equal_constants_hash_alike_whether_or_not_they_are_one_object():
+    def search(model, experiment, data, found):
+        return one, two
+
+    one = two = int("123456")
+    shared = code_hash(search, "x")
+    two = int("123456")
+    assert one is not two and code_hash(search, "x") == shared

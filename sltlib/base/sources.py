@@ -19,19 +19,25 @@ def code_hash(function, what: str) -> str:
     Installed packages, the standard library and sltlib itself count by name only: versions and NUMERICS say
     what they are. what : names the function in errors. Raises ValueError naming what cannot be hashed.
     """
-    found, todo = {}, [(what, function)]
-    while todo:
-        name, value = todo.pop()
+    # Everything is described once, however many ways lead to it, and says by number what it uses.
+    places, todo, found = {id(function): 0}, [(what, function)], []
+    for name, value in todo:  # grows
         text, more = _described(value, name, what)
-        if text is None or found.get(name) == text:
-            continue
-        found[name] = text
-        todo += [(f"{name}.{inner}", used) for inner, used in more.items()] if len(name) < 500 else []
+        links = {}
+        for inner, used in more.items():
+            if isinstance(used, _PLAIN):  # by value: whether two equal ones are one object is the interpreter's business
+                links[inner] = repr(used)
+                continue
+            if id(used) not in places:
+                places[id(used)] = len(todo)
+                todo.append((f"{name}.{inner}", used))
+            links[inner] = places[id(used)]
+        found.append([text, links])
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _described(value, name, what, seen=()):
-    """(text, {name: what else it uses}) of a value that added code reaches; text is None where a name says it all."""
+def _described(value, name, what):
+    """(text, {name: what else it uses}) of a value that added code reaches."""
     if isinstance(value, _PLAIN):
         return repr(value), {}
     if isinstance(value, types.ModuleType):

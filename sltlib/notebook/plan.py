@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from sltlib import claims
 from sltlib.base import paths
 from sltlib.base.words import duration
 from sltlib.engine import commands
@@ -47,9 +48,8 @@ def experiments(profile: str, notebook: str) -> list:
         raise _Noted
 
     cells = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    wanted = [s for cell, s in zip((c for c in cells if c["cell_type"] == "code"), sources, strict=True)
-              if "parameters" not in cell["metadata"].get("tags", [])]  # fmt: skip
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
+    wanted = ["".join(cell["source"]) for cell in code]
     if not any(re.search(r"(?<!\.)\brun\(", source) for source in wanted):
         return []
     with (tempfile.TemporaryDirectory() as scratch, _no_figures(), contextlib.suppress(_Noted),
@@ -90,15 +90,7 @@ def notebooks(profile: str, only: str | None = None) -> list[str]:
 
 def _order():
     """The notebooks in the order of claims.yaml."""
-    import yaml
-
-    path = paths.ROOT / "claims.yaml"
-    if not path.is_file():
-        return []
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    claims = found.get("claims", found) if isinstance(found, dict) else found
-    entries = claims.values() if isinstance(claims, dict) else claims
-    return list(dict.fromkeys(entry["notebook"] for entry in entries if isinstance(entry, dict) and "notebook" in entry))
+    return list(dict.fromkeys(claim.notebook for claim in claims.load().values()))
 
 
 def with_sources(wanted) -> dict:
@@ -151,10 +143,10 @@ def told(profile: str, only: str | None = None, store=None) -> str:
 
 
 def seconds(text: str) -> float:
-    """Seconds of "90s", "100m", "1.5h" or a bare number of seconds; ValueError for anything else."""
+    """Seconds of "90s", "100m", "1.5h" or a bare number of seconds; what argparse shows for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match or not float(match[1]):
-        raise ValueError(f"time limit {text!r}: give a number above 0 and s, m or h, such as 100m")
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number above 0 and s, m or h, such as 100m")
     return float(match[1]) * UNITS[match[2] or "s"]
 
 
