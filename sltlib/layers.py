@@ -69,7 +69,7 @@ def kth_smallest(values, place):
 
 
 def _sorted_top_k(flat, keep):
-    """The same by a stable sort, which a GPU does without waiting for the host (so a CUDA graph can hold it)."""
+    """The same by a stable sort, which a GPU does without waiting for the host."""
     order = flat.sort(descending=True, stable=True).indices
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(0, order[:keep], True)
 

@@ -19,7 +19,7 @@ import snntorch
 import torch
 
 # Derivatives of the spike with respect to x = U - threshold. A new one: its function and name here, and its
-# name in experiment.CHOICES.
+# name in experiment.py, at `surrogate`.
 SURROGATES = {
     "atan": lambda x: 1 / (1 + (math.pi * x) * (math.pi * x)),  # alpha = 2, Fang et al. 2021
     "fast_sigmoid": lambda x: 1 / ((25 * x.abs() + 1) * (25 * x.abs() + 1)),  # slope 25, Zenke & Ganguli 2018

@@ -22,7 +22,7 @@ NOTEBOOKS = {
     "02_table1_cnn": ("the ten rows of Table 1 and their controls, with intervals and verdicts", "minutes"),
     "03_reward1_sparsity": ("accuracy and loss over sparsity for all ticket kinds, global ranking", "minutes"),
     "04_time_and_decay": ("time steps and decay: accuracy, firing rate, energy", "minutes"),
-    "05_energy": ("operations counted from real spikes, energy under three models, firing rates", "seconds after 02"),
+    "05_energy": ("operations counted from real spikes, energy read in four ways, firing rates", "seconds after 02"),
     "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
     "07_patch_tickets": ("which patches a (spiking) transformer needs: four rankings, random as the control", "minutes"),
     "08_table2_multisp": ("multi-level sparsity: Table 2, each level alone and together, Reward 2", "minutes"),
