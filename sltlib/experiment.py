@@ -75,7 +75,8 @@ class Experiment:
     neuron: str = field("lif", "the activation", choices=NEURONS, read=lambda e: e.model != "linear")
     weights: str = field("float", "binary is a sign and one gain a layer", choices=("float", "binary"), read=_layers)
     search: str = field(
-        "none", "none trains dense; edge-popup (binary: multi-prize) and bernoulli find a ticket; the others are controls",
+        "none", "none trains dense; edge-popup (binary: multi-prize) and bernoulli find a ticket; magnitude, early-bird and snip prune; the"
+        " others are controls",
         choices=SEARCHES,
     )
     sparsity: float = field(
@@ -111,7 +112,8 @@ class Experiment:
     )
     seed: int = field(0, "of initial weights, scores and the order of batches", lambda v: 0 <= v < 2**31, "0 to 2**31 - 1")
     source: Experiment | None = field(
-        None, "the experiment whose mask (found-mask-trained), or whose frozen ConvPEP (spikformer, convpep), it takes"
+        None, "the experiment whose mask (found-mask-trained), whose network to prune (magnitude), or whose frozen ConvPEP"
+        " (spikformer, convpep) it takes"
     )
     depth: int = field(4, "blocks of a spikformer", lambda v: 1 <= v <= 64, "1 to 64 blocks", read=_blocks)
     heads: int = field(12, "heads of its attention", lambda v: 1 <= v <= 64, "1 to 64 heads", read=_blocks)
@@ -142,6 +144,17 @@ class Experiment:
     penalty: float = field(
         1.0, "of search='bernoulli': how strongly the expected density is held to its target", lambda v: v >= 0, "0 or above",
         read=lambda e: e.search == "bernoulli",
+    )
+    stop_epoch: int = field(
+        0, "a dense training ends after so many of its epochs, with the schedule of all: early weights", lambda v: v >= 0,
+        "0 (epochs) or fewer epochs than epochs",
+    )
+    rewind_epoch: int = field(
+        0, "search='magnitude' trains on from the dense network's weights after so many epochs; 0: as they were drawn",
+        lambda v: v >= 0, "0 or fewer epochs than epochs", read=lambda e: e.search == "magnitude",
+    )
+    looks: int = field(
+        1, "masks that search='early-bird' draws an epoch", lambda v: v >= 1, "at least 1", read=lambda e: e.search == "early-bird"
     )
 
     def __post_init__(self):
@@ -183,6 +196,23 @@ class Experiment:
     def control(self) -> bool:
         """Whether it is a control, which draws other numbers than the tickets of its seed."""
         return self.search in registry.CONTROLS
+
+    @property
+    def early(self) -> Experiment | None:
+        """The dense training to whose weights a pruned network is set back: its own, so far; None where it is to none."""
+        if self.search != "magnitude" or not self.rewind_epoch:
+            return None
+        return self.replace(search="none", sparsity=0.0, source=None, rewind_epoch=0, stop_epoch=self.rewind_epoch)
+
+    @property
+    def needs(self) -> list[Experiment]:
+        """The experiments that must be trained before: its source, and `early`."""
+        return [e for e in (self.source, self.early) if e is not None]
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training images in this training alone, at most (Early-Bird may end sooner)."""
+        return (self.stop_epoch or self.epochs) - self.rewind_epoch
 
     def replace(self, **changes) -> Experiment:
         """A copy with some fields changed; unknown names are refused."""

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from sltlib.registry import PRUNED
+
 
 def generator(experiment, purpose, *more):
     """A torch.Generator for one purpose of one experiment ("init", "order", ...): equal seeds, equal draws.
@@ -300,13 +302,13 @@ def prunable(model):
 
 def init_weights(model, experiment):
     """Kaiming-normal weights; the fan is scaled by the *kept* fraction (Ramanujan et al., section 3.2): that of all
-    layers, whatever each keeps.
+    layers, whatever each keeps. What is to be pruned begins dense, with its dense network's weights.
 
     Biases start at zero. Deterministic in experiment.seed, on every device.
     """
     random = generator(experiment, "init")
     for layer in prunable(model).values():
-        fan_in = layer.weight[0].numel() * (1 - experiment.sparsity)
+        fan_in = layer.weight[0].numel() * (1 if experiment.search in PRUNED else 1 - experiment.sparsity)
         draw = torch.empty(layer.weight.shape).normal_(generator=random) * (2 / fan_in) ** 0.5
         with torch.no_grad():
             layer.weight.copy_(draw)

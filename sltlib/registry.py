@@ -26,6 +26,9 @@ SEARCHES = {
     "none": "sltlib.pruning:dense",
     "edge-popup": "sltlib.pruning:edge_popup",
     "bernoulli": "sltlib.pruning:bernoulli",
+    "magnitude": "sltlib.standard:pruned",
+    "early-bird": "sltlib.standard:early_bird",
+    "snip": "sltlib.standard:snip",
     "random-readout": "sltlib.pruning:random_readout",
     "random-trained": "sltlib.pruning:random_trained",
     "found-mask-trained": "sltlib.pruning:found_mask_trained",
@@ -42,6 +45,7 @@ _SHIPPED = {name: dict(table) for name, table in TABLES.items()}
 
 SPIKING = {"lif"}  # the neurons that map (T, B, ...) currents to (T, B, ...) spikes
 SCORED = {"edge-popup", "bernoulli"}  # the searches that freeze the weights and train a number for each
+PRUNED = {"magnitude", "early-bird", "snip"}  # the searches that prune a float network and train what stays
 CONTROLS = ("random-readout", "random-trained", "found-mask-trained")  # searches that do not look
 TRANSFORMERS = {"spikformer", "convpep"}  # the models that read the fields from depth to selector
 EMBEDDING = 384  # Spikformer's features a token at width 1

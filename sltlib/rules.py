@@ -2,7 +2,7 @@
 
 import math
 
-from sltlib.registry import EMBEDDING, SCORED, SMALLEST, SPIKING, TRANSFORMERS
+from sltlib.registry import EMBEDDING, PRUNED, SCORED, SMALLEST, SPIKING, TRANSFORMERS
 
 
 def contradictions(e) -> list[str]:
@@ -21,10 +21,12 @@ def contradictions(e) -> list[str]:
     chained = e.model in TRANSFORMERS and e.search == "none"
     if e.search == "found-mask-trained" and e.source is None:
         problems.append("search='found-mask-trained' needs a source, the experiment whose mask it takes")
-    if e.source is not None and e.search != "found-mask-trained" and not chained:
-        problems.append("source goes with search='found-mask-trained', or with search='none' of a spikformer or convpep")
+    if e.source is not None and e.search not in ("found-mask-trained", "magnitude") and not chained:
+        problems.append("source goes with search='found-mask-trained' or 'magnitude', or with search='none' of a spikformer or convpep")
     if e.search_timesteps:
         problems += _early_time(e, chained)
+    if e.search in PRUNED or e.stop_epoch or e.rewind_epoch:
+        problems += _pruned(e)
     if e.model in TRANSFORMERS:
         problems += _transformer(e)
     if e.source is not None and e.search == "found-mask-trained":
@@ -59,6 +61,31 @@ def _early_time(e, chained):
         problems.append(f"{given}: the steps of a recording are its frames; it goes with static images")
     if chained and e.source is not None:
         problems.append(f"{given}: a frozen ConvPEP gives its tokens for all timesteps; leave it 0")
+    return problems
+
+
+def _pruned(e):
+    """What is wrong with a network that is pruned, and with the early weights that it is set back to."""
+    problems = []
+    if e.search in PRUNED and (e.weights != "float" or e.model in TRANSFORMERS):
+        problems.append(f"search={e.search!r} prunes the float weights of a convolutional network: weights='float', and model='conv2', say")
+    if e.search in PRUNED and e.search_timesteps:
+        problems.append(f"search_timesteps={e.search_timesteps} with search={e.search!r}: prune a source of fewer timesteps instead")
+    if e.stop_epoch and (e.search != "none" or e.source is not None):
+        problems.append(f"stop_epoch={e.stop_epoch} ends a dense training, of search='none' and without a source; leave it 0")
+    if e.rewind_epoch and e.search != "magnitude":
+        problems.append(f"rewind_epoch={e.rewind_epoch} goes with search='magnitude'; leave it 0")
+    for name in ("stop_epoch", "rewind_epoch"):
+        if getattr(e, name) >= e.epochs:
+            problems.append(f"{name}={getattr(e, name)}: give fewer than epochs={e.epochs}")
+    if e.search == "magnitude" and e.source is None:
+        problems.append("search='magnitude' needs a source, the experiment whose trained network it prunes")
+    if e.search == "magnitude" and e.source is not None:
+        if e.source.weights != "float":
+            problems.append("source has weights='binary': its ticket holds signs, which have no magnitude; give one of weights='float'")
+        if e.source.sparsity > e.sparsity:
+            problems.append(f"source has sparsity={e.source.sparsity}, this experiment less: pruning removes, so give {e.source.sparsity} or more")
+        problems += _unequal(e, ("dataset", "model", "width", "image_size"))
     return problems
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sltlib import layers, models, neurons, pruning
+from sltlib import layers, models, neurons, pruning, standard
 from sltlib.base.machine import device, hardware
 from sltlib.data import load_data
 from sltlib.predictions import Predictions
@@ -37,10 +37,10 @@ class Trained:
     predictions: Predictions
 
 
-def train(experiment, source=None, checkpoints=None, report=None) -> Trained:
+def train(experiment, source=None, checkpoints=None, report=None, early=None) -> Trained:
     """Prepare, fit and measure one network as an Experiment describes it.
 
-    source : the Ticket of `experiment.source`, where it has one. checkpoints : what keeps the state of a
+    source, early : the Tickets of `experiment.source` and `experiment.early`, where it has them. checkpoints : what keeps the state of a
     training: load(), due() and save(step, model, optimizer, history). report(done_steps, total_steps) is
     called at most four times a second. Computes on one CPU thread, so that no backend and no order of work
     changes a bit. Raises Diverged where the loss stops being finite.
@@ -48,20 +48,22 @@ def train(experiment, source=None, checkpoints=None, report=None) -> Trained:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _train(experiment, source, checkpoints, report or (lambda done, total: None))
+        return _train(experiment, source, early, checkpoints, report or (lambda done, total: None))
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(experiment, source, checkpoints, report):
+def _train(experiment, source, early, checkpoints, report):
     begin, where = time.perf_counter(), device()
     data = data_of(experiment, where)
     model = models.build_model(experiment)
-    model = pruning.prepare(model, experiment, data, source and source.masks())
+    model = pruning.prepare(model, experiment, data, standard.found_in(source, experiment))
     model.adopt(source)
+    standard.rewind(model, early)
     model = model.to(where)
     history, resumed = fit(model, data, experiment, report, checkpoints)
     metrics, predictions = measure(model, data)
+    metrics |= {name: history[-1][name] for name in ("search_epochs", "mask_distance") if name in history[-1]}
     if experiment.search == "bernoulli":
         with pruning.relaxed(model) as gated:
             metrics |= {f"gates_{split}_accuracy": accuracy(model, data, getattr(data, split)) for split in ("val", "test")}
@@ -101,12 +103,15 @@ def learning_rate(experiment, step, total):
 def fit(model, data, experiment, report=lambda done, total: None, checkpoints=None):
     """Train a prepared model; returns (history, the step it resumed from).
 
-    The incomplete last batch of an epoch is left out. history: one line an epoch, train_loss and lr.
+    The incomplete last batch of an epoch is left out. history: one line an epoch, train_loss, and in the last one what a
+    search notes that ends by itself. A network that was set back begins in its `rewind_epoch`: the same batches and
+    rates follow as in the dense training, but the optimiser is a new one.
     """
     images, labels = data.train.x, data.train.y
     size = min(experiment.batch_size, len(labels))
     per_epoch = len(labels) // size
-    total, start, history = per_epoch * experiment.epochs, 0, []
+    total, begin, history = per_epoch * experiment.epochs, per_epoch * experiment.rewind_epoch, []
+    end, start = per_epoch * experiment.stop_epoch or total, begin
     optimizer = make_optimizer(model, experiment)
     loaded = checkpoints.load() if checkpoints else None
     if loaded:
@@ -119,7 +124,7 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
 
     loss_sum = torch.tensor(history.pop()["loss_sum"] if start % per_epoch else 0.0, dtype=torch.float64)
     loss_sum = loss_sum.to(labels.device)
-    for step in range(start, total):
+    for step in range(start, end):
         epoch, position = divmod(step, per_epoch)
         if order is None or position == 0:
             order = torch.randperm(len(labels), generator=layers.generator(experiment, "order", epoch))
@@ -140,20 +145,24 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
         loss.backward()
         optimizer.step()
         loss_sum += loss.detach()
-        if position == per_epoch - 1:
-            history.append({"epoch": epoch, "train_loss": float(loss_sum) / per_epoch})
+        over = standard.look(model, experiment, step + 1, per_epoch)
+        if over or position == per_epoch - 1:
+            history.append({"epoch": epoch, "train_loss": float(loss_sum) / (position + 1)})
             if not math.isfinite(history[-1]["train_loss"]):
                 raise Diverged(f"the loss is not finite after epoch {epoch}: lower lr={experiment.lr} ({experiment})")
             loss_sum.zero_()
-        if checkpoints and checkpoints.due() and step + 1 < total:
+        if over:
+            break
+        if checkpoints and checkpoints.due() and step + 1 < end:
             unfinished = [] if position == per_epoch - 1 else [{"loss_sum": float(loss_sum)}]
             checkpoints.save(step + 1, model, optimizer, history + unfinished)
         if time.monotonic() - last_report > 0.25:
             last_report = time.monotonic()
-            report(step + 1, total)
+            report(step + 1 - begin, end - begin)
+    history[-1] |= standard.hatch(model, experiment, step + 1, per_epoch)
     pruning.draw_noise(model, experiment, None)
-    report(total, total)
-    return history, start
+    report(end - begin, end - begin)
+    return history, start if loaded else 0
 
 
 def batch(data, images, index, augment="none", generator=None):

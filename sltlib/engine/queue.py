@@ -1,4 +1,4 @@
-"""What is to be trained, in which order: long trainings first, and none before its source."""
+"""What is to be trained, in which order: long trainings first, and none before what it needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def missing(experiments, store) -> list:
             stored = None
         if stored is None:
             found.append(e)
-            todo += [e.source] if e.source else []
+            todo += e.needs
     return found
 
 
@@ -40,7 +40,7 @@ def cost(experiment) -> float:
     steps = experiment.timesteps if experiment.spiking else 1
     if experiment.spiking and experiment.search_timesteps:
         steps = experiment.search_timesteps + (steps - experiment.search_timesteps) / experiment.epochs
-    return images * experiment.epochs * (0.2 + one * steps)
+    return images * experiment.passes * (0.2 + one * steps)
 
 
 class Queue:
@@ -52,8 +52,8 @@ class Queue:
     def __init__(self, experiments, on_done=lambda key: None, on_lost=lambda key: None):
         needed = {}  # what waits for a source counts as a part of it
         for e in experiments:
-            if e.source:
-                needed[e.source.key] = max(needed.get(e.source.key, 0), cost(e))
+            for other in e.needs:
+                needed[other.key] = max(needed.get(other.key, 0), cost(e))
         self.waiting = sorted(experiments, key=lambda e: -cost(e) - needed.get(e.key, 0))
         self.total = len(self.waiting)
         self.unfinished = {e.key for e in experiments}
@@ -63,7 +63,7 @@ class Queue:
     def take(self):
         """The next training and whether to wait for its lease; None when none is ready."""
         for e in self.waiting:
-            if not (e.source and e.source.key in self.unfinished):
+            if not any(other.key in self.unfinished for other in e.needs):
                 self.waiting.remove(e)
                 return e, e.key in self.busy
         return None
@@ -91,9 +91,10 @@ class Queue:
         """It cannot be trained, nor what waits for it."""
         self.failures[e.key] = (e, why)
         self.done(e)
-        for other in [other for other in self.waiting if other.source and other.source.key == e.key]:
-            self.waiting.remove(other)
-            self.failed(other, f"its source {e.key} failed")
+        for other in [other for other in self.waiting if e.key in {need.key for need in other.needs}]:
+            if other in self.waiting:  # what it needs too may have taken it along
+                self.waiting.remove(other)
+                self.failed(other, f"its source {e.key} failed")
 
     def summary(self):
         """All failures; what several share is told once."""

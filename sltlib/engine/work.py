@@ -42,14 +42,14 @@ def reason(error) -> str:
 def train(experiment, store=None, report=None):
     """Train one Experiment, or find that it is stored; returns its Result.
 
-    report(done_steps, total_steps) is called at most four times a second. Its source is trained first.
+    report(done_steps, total_steps) is called at most four times a second. What it needs is trained first.
     Resumes from a checkpoint and leaves them every `$SLT_CHECKPOINT_S` seconds (20). Raises Foreseen
     where the loss stops being finite, OSError where the store cannot be written.
     """
     from sltlib import train as training
 
     store = store or Store()
-    source = train(experiment.source, store).ticket() if experiment.source else None
+    source, early = (train(e, store).ticket() if e else None for e in (experiment.source, experiment.early))
     with store.lease(experiment.key, wait=True):
         stored = store.get(experiment)
         if stored:
@@ -58,7 +58,7 @@ def train(experiment, store=None, report=None):
         made_by = {"code": source_hash(), "versions": where["versions"], "device": where["device"]}
         checkpoint = Checkpoint(store, experiment.key, made_by)
         try:
-            found = training.train(experiment, source, checkpoint, report)
+            found = training.train(experiment, source, checkpoint, report, early)
         except training.Diverged as error:
             raise Foreseen(str(error)) from error
         about = found.provenance | stamp()

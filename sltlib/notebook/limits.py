@@ -103,13 +103,24 @@ def together(values):
         made += [rest | search | {"model": "convpep", "sparsity": fields["sparsity"]}] if "sparsity" in fields else []
     else:
         made = [fields | search if "sparsity" in fields else fields]
-    problems = {}
+    problems = dict.fromkeys(_pruning(values) if {"rewind", "epochs"} <= values.keys() else [])
     for each in made:
         try:
             Experiment(**each)
         except ValueError as error:
             problems[str(error).removeprefix("Experiment: ")] = None
     return list(problems)
+
+
+def _pruning(values):
+    """Problems with the rounds of pruning, and with the epoch that pruned networks are set back to."""
+    epochs, rewind, problems = values["epochs"], values["rewind"], []
+    if not 0 < rewind < epochs or (epochs - rewind) % 2:
+        problems.append(
+            f"rewind={rewind}: give an epoch above 0 and below epochs={epochs}, odd where that is odd, so that pruning at equal "
+            "cost trains whole epochs"
+        )
+    return problems + [f"rounds holds {n}: give 1 to 30 rounds of pruning" for n in values.get("rounds", []) if not 0 < n <= 30]
 
 
 def data_sets(values):

@@ -100,7 +100,7 @@ def with_sources(wanted) -> dict:
         e = todo.pop()
         if e.key not in found:
             found[e.key] = e
-            todo += [e.source] if e.source else []
+            todo += e.needs
     return found
 
 

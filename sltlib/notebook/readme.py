@@ -26,12 +26,21 @@ NOTEBOOKS = {
     "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
     "07_patch_tickets": ("which patches a (spiking) transformer needs: four rankings, random as the control", "minutes"),
     "08_table2_multisp": ("multi-level sparsity: Table 2, each level alone and together, Reward 2", "minutes"),
+    "09_standard_tickets": ("tickets of trained networks beside the spiking ones: IMP, Early-Bird, Early-Time, SNIP, at equal cost", "minutes"),
     "10_packed_tickets": ("what a ticket saves when it runs: from a mask to bits, exactness, bytes, time", "minutes"),
 }
 
 
+def _path(notebook):
+    return paths.ROOT / "results" / PROFILE / notebook / "metrics.json"
+
+
+def _ran(notebook):
+    return _path(notebook).is_file()
+
+
 def _metrics(notebook):
-    path = paths.ROOT / "results" / PROFILE / notebook / "metrics.json"
+    path = _path(notebook)
     if not path.is_file():
         raise ValueError(f"no {path}: run `python -m sltlib figure {notebook} --profile {PROFILE}` first")
     return json.loads(path.read_text())
@@ -43,7 +52,8 @@ def notebooks():
     for name in profiles.blocks(PROFILE):
         shows, time = NOTEBOOKS[name]
         command = f"`dvc repro figure@{name}`"
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {command} | {time} | {_metrics(name)['result']} |")
+        result = _metrics(name)["result"] if _ran(name) else "not run yet"
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {command} | {time} | {result} |")
     return "\n".join(lines)
 
 
@@ -56,7 +66,7 @@ def claims():
 def secondary():
     """A row for each comparison under test: its verdict, the measured difference and n, and where it is tested."""
     lines = ["| claim | verdict | measured | n | notebook |", "|---|---|---|---|---|"]
-    for name in profiles.blocks(PROFILE):
+    for name in filter(_ran, profiles.blocks(PROFILE)):
         for found in _metrics(name).get("claims", []):
             cells = (found["claim"], f"**{found['verdict']}**", found["detail"], found["n"], name[:2])
             lines.append(f"| {' | '.join(map(str, cells))} |")

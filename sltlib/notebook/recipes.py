@@ -40,13 +40,19 @@ def recipes(name: str) -> dict:
 
     An arm is a row, "linear", or a ticket row and a control (`found-mask-trained` has the recipe of
     `random-trained`); of transformers it is a step. Where a sweep was tuned at each of its sparsities
-    an arm is followed by its own: "BinWSNN-ConnS at 0.8".
+    an arm is followed by its own: "BinWSNN-ConnS at 0.8". A pruned network that was not tuned itself
+    ("SNN magnitude") has the recipe of the dense one that it is pruned from.
     """
     out = {}
     for arm, found in read(name)["choices"].items():
         out[arm] = {field: found[field] for field in NAMES if field in found}
         if " random-trained" in arm:
             out[arm.replace(" random-trained", " found-mask-trained")] = out[arm]
+    tuned = {arm.partition(AT)[0] for arm in out}
+    for dense in ("SNN", "ANN"):
+        for pruner in ("magnitude", "snip"):
+            if dense in out and f"{dense} {pruner}" not in tuned:
+                out[f"{dense} {pruner}"] = out[dense]
     return out
 
 

@@ -17,7 +17,7 @@ import sys
 
 import pandas
 
-from sltlib import table2
+from sltlib import standard, table2
 from sltlib.base import files
 from sltlib.experiment import FIELDS
 from sltlib.notebook import profiles, recipes
@@ -25,7 +25,8 @@ from sltlib.table1 import ROWS, TICKETS, row
 
 # The notebooks with rows of their own.
 IMAGES, SWEEP, EVENT, TRANSFORMER = "02_table1_cnn", "03_reward1_sparsity", "06_event_data", "08_table2_multisp"
-NOTEBOOKS = (IMAGES, SWEEP, EVENT, TRANSFORMER)
+STANDARD = "09_standard_tickets"
+NOTEBOOKS = (IMAGES, SWEEP, EVENT, TRANSFORMER, STANDARD)
 SEEDS = (1000,)  # of every candidate of every arm
 RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at each scale, by Adam
 ROUNDS = (2, 4)  # at least, at most
@@ -40,8 +41,11 @@ SWEPT = (
 )
 TABLE1 = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control in CONTROLS))
 DENSE = tuple(name for name in ROWS if name not in TICKETS)
+# The rows of 09: the dense ones, and at each of its sparsities the pruned ones, searches and controls.
+PRUNED = tuple(f"{dense} {pruner}" for dense in ("SNN", "ANN") for pruner in ("magnitude", "snip"))
+RIVALS = ("SNN-ConnS", "BinWSNN-ConnS", "ANN-ConnS", "BNN-ConnS", "SNN-ConnS random-trained", "ANN-ConnS random-trained")
 STEPS = ("search_epochs", "rank_epochs")  # settings of a transformer that are no fields
-LEVELS = ("sparsity", "sparsities", "patch_sparsity")
+LEVELS = ("sparsity", "sparsities", "patch_sparsity", "rounds", "rewind", "rivals")
 
 
 def name_of(profile, notebook=IMAGES):
@@ -73,6 +77,10 @@ def arms(profile, notebook=IMAGES):
     if notebook == SWEEP:
         at = {f"{arm}{recipes.AT}{sparsity:g}": sparsity for sparsity in found["sparsities"] for arm in SWEPT}
         return [dict.fromkeys((*DENSE, "linear"), 0.0) | at]
+    if notebook == STANDARD:
+        names, points = dict.fromkeys((*PRUNED, *RIVALS, *found["rivals"])), [standard.after(n) for n in found["rounds"]]
+        at = {f"{arm}{recipes.AT}{sparsity:.4g}": sparsity for sparsity in points for arm in names}
+        return [dict.fromkeys(("SNN", "ANN", "linear"), 0.0) | at]
     return [dict.fromkeys(TABLE1, found["sparsity"])]
 
 
@@ -86,7 +94,12 @@ def judge(notebook, found, arm, sparsity, recipe, seed, chosen=None):
     fixed = {name: value for name, value in found.items() if name not in LEVELS}
     if notebook == TRANSFORMER:
         return table2.judged(arm, recipe, chosen or {}, fixed, sparsity, patches, seed, *steps)
-    return row(arm.partition(recipes.AT)[0], sparsity, **fixed, **recipe, seed=seed)
+    name = arm.partition(recipes.AT)[0]
+    dense, _, pruner = name.partition(" ")
+    if name in PRUNED:
+        network = row(dense, **fixed, **recipe, seed=seed)
+        return standard.one_shot(network, sparsity, found["rewind"]) if pruner == "magnitude" else network.replace(search=pruner, sparsity=sparsity)
+    return row(name, sparsity, **fixed, **recipe, seed=seed)
 
 
 # --- the search --------------------------------------------------------------------------------
