@@ -141,7 +141,8 @@ def effort(experiment, searched=None):
 def early_bird(model, experiment, data, found):
     """Train all weights, draw the mask `looks` times an epoch, and stop when it no longer changes (You et al. 2020).
 
-    The mask is the magnitude's over all layers, as IMP's. Give the result as `source` of search='magnitude', which
+    The mask is the magnitude's over all layers, as IMP's. Masks that keep 1 % of the weights differ in 2 % at
+    most, so above 99 % every five stand still. Give the result as `source` of search='magnitude', which
     finds the same mask in it and trains what it keeps.
     """
     size = sum(layer.weight.numel() for layer in prunable(model).values())

@@ -12,7 +12,7 @@ from sltlib.engine import work
 from sltlib.engine.queue import Queue, missing
 from sltlib.engine.store import Store
 from sltlib.experiment import Experiment
-from sltlib.notebook import plan
+from sltlib.notebook import parameters, plan, profiles, recipes, tune
 
 DENSE = Experiment("fashion", model="conv2", width=0.1, image_size=8, train_images=300, epochs=3, batch_size=50, lr=0.01)
 CHAIN = standard.chain(DENSE, 3, rewind_epoch=1)
@@ -109,7 +109,7 @@ def test_rewound_weights_are_the_mask_times_the_stored_early_weights(store, at_s
         assert torch.equal(start[f"{name}.mask"], masks[name])
     assert early.rest.keys() and all(np.array_equal(start[name].numpy(), value) for name, value in early.rest.items())
     assert found.history[0]["epoch"] == 1 and len(found.history) == level.passes == 2
-    assert found.ticket == ticket(store, level)
+    assert found.ticket == ticket(store, level) and found.provenance["resumed"] == 0
 
 
 def test_without_rewinding_it_begins_with_the_dense_networks_first_weights(store, at_start):
@@ -222,6 +222,32 @@ def test_passes_add_up():
     assert sum(e.passes for e in CHAIN) == 3 + 3 * 2  # the early weights are on the way of the dense training
 
 
+def passes_of(experiment, searched=None):
+    return sum(made for _, made in standard.effort(experiment, searched))
+
+
+def test_effort_counts_all_that_was_trained_and_nothing_twice():
+    assert passes_of(DENSE) == 3
+    assert passes_of(TOP) == 3 + 2
+    assert passes_of(CHAIN[3]) == 3 + 3 * 2
+    level = standard.one_shot(BIRD, 0.8, rewind_epoch=1)
+    assert passes_of(level) == 3 + 2  # as long as it is not known how soon the bird ended
+    assert passes_of(level, {BIRD.key: 1.5}) == 1.5 + 2
+    assert passes_of(level, {BIRD.key: 0.5}) == 0.5 + 2 + 1  # it ended before the early weights
+    fewer = standard.one_shot(DENSE.replace(timesteps=2), 0.8, 1).replace(timesteps=4)
+    assert [(e.timesteps, made) for e, made in standard.effort(fewer)] == [(4, 2), (2, 3), (4, 1)]
+    ann = standard.one_shot(DENSE.replace(neuron="relu"), 0.8, 1)
+    assert passes_of(ann.replace(neuron="lif", source=ann)) == 3 + 2 + 2 + 1
+
+
+def test_pruning_at_equal_cost_takes_as_many_passes_as_the_dense_training():
+    for epochs, rewind in ((3, 1), (10, 2), (5, 3), (100, 6)):
+        level = standard.at_cost(DENSE.replace(epochs=epochs), 0.8, rewind)
+        assert passes_of(level) == epochs and level.source.epochs == level.epochs > rewind
+    with pytest.raises(ValueError, match="epochs=4 and rewind_epoch=1: give two even numbers, or two odd ones"):
+        standard.at_cost(DENSE.replace(epochs=4), 0.8, 1)
+
+
 # --- an ANN's mask in an SNN
 
 
@@ -239,9 +265,9 @@ def test_an_anns_mask_is_taken_over_as_it_is(store):
 
 
 def test_the_distance_is_the_largest_share_in_which_two_masks_differ():
-    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]], dtype=torch.bool)
-    assert standard.distance(masks[[0, 2]]) == 0
-    assert standard.distance(masks[:3]) == 0.5
+    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]], dtype=torch.bool)
+    assert standard.distance(masks[[0, 0]]) == 0
+    assert standard.distance(masks[:2]) == standard.distance(masks[1:]) == 0.5
     assert standard.distance(masks) == 1.0  # first and last, which are no neighbours
     assert standard.distance(masks[:1]) == math.inf
 
@@ -276,6 +302,13 @@ def test_early_bird_ends_when_five_masks_stand_still():
     assert noted == {"search_epochs": 3.5, "mask_distance": 0.0}
     assert model.layer.mask[0].nonzero().squeeze(1).tolist() == list(range(30, 80)), "the mask of the last moment"
     assert not model.layer.weight[~model.layer.mask].any() and "recent_masks" not in model.state_dict()
+
+
+def test_early_bird_waits_for_five_masks_even_where_so_few_weights_stay_that_none_can_differ_much():
+    experiment, model = BIRD.replace(sparsity=0.995, looks=1), Layered()
+    standard.early_bird(model, experiment, None, None)
+    assert [standard.look(model, experiment, step, 1) for step in range(1, 6)] == [False] * 4 + [True]
+    assert standard.hatch(model, experiment, 5, 1)["mask_distance"] == 0
 
 
 def test_a_bird_is_the_dense_training_until_it_ends(monkeypatch):
@@ -424,3 +457,50 @@ def test_fields_are_in_the_keys_of_what_reads_them_only():
     assert TOP.replace(rewind_epoch=2).key != TOP.key
     assert len({e.key for e in CHAIN}) == 4
     assert Experiment.from_spec(CHAIN[-1].spec()) == CHAIN[-1] == Experiment.from_spec(CHAIN[-1].canonical())
+
+
+# --- notebook 09
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (dict(rewind=0), "rewind=0: give an epoch above 0"),
+        (dict(rewind=3), "rewind=3: give an epoch above 0 and below epochs=3"),
+        (dict(rewind=2), "rewind=2: give an epoch .*odd where that is odd"),
+        (dict(rounds=[0, 2]), "rounds holds 0: give 1 to 30 rounds"),
+        (dict(looks=0), "looks=0: give at least 1"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_written(wrong, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        parameters.check("09_standard_tickets", profiles.declared("09_standard_tickets") | wrong)
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_row_of_the_claim_is_trained_in_mini_at_equal_cost():
+    found = plan.experiments("mini", "09_standard_tickets")
+    at = [e for e in found if abs(e.sparsity - 0.9) < 1e-3 and e.neuron == "lif"]
+    slt = [e for e in at if e.search == "edge-popup" and e.weights == "float" and e.epochs == 3]
+    pruned = [e for e in at if e.search == "magnitude" and e.epochs == 2]
+    assert len(slt) == len(pruned) == 3
+    assert {passes_of(e) for e in slt + pruned} == {3}
+
+
+def test_pruned_rows_are_tuned_at_their_sparsity_with_a_dense_network_of_the_same_recipe():
+    (arms,) = tune.arms("mini", tune.STANDARD)
+    assert {"SNN", "ANN", "linear", "SNN magnitude at 0.5781", "SNN snip at 0.8999", "SNN-ConnS at 0.8999", "BinWSNN-ConnS at 0.5781"} <= set(arms)
+    recipe = dict(optimizer="adam", lr=0.02, logit_scale=4.0)
+    found = tune.settings("mini", tune.STANDARD)
+    e = tune.judge(tune.STANDARD, found, "SNN magnitude at 0.8999", arms["SNN magnitude at 0.8999"], recipe, 1000)
+    assert (e.search, e.sparsity, e.rewind_epoch, e.source.search) == ("magnitude", standard.after(8), 1, "none")
+    assert {(part.lr, part.logit_scale, part.seed) for part in (e, e.source, e.early)} == {(0.02, 4.0, 1000)}
+    e = tune.judge(tune.STANDARD, found, "ANN snip at 0.8999", arms["ANN snip at 0.8999"], recipe, 1000)
+    assert (e.search, e.neuron, e.source) == ("snip", "relu", None)
+
+
+def test_what_was_not_tuned_by_itself_has_the_dense_networks_recipe(monkeypatch):
+    choices = {"SNN": dict(optimizer="adam", lr=0.1), "ANN": dict(optimizer="adam", lr=0.2), "SNN magnitude at 0.9": dict(optimizer="adam", lr=0.3)}
+    monkeypatch.setattr(recipes, "read", lambda name: {"choices": choices})
+    assert recipes.recipe("any", "SNN snip", 0.9)["lr"] == 0.1 and recipes.recipe("any", "ANN magnitude", 0.9)["lr"] == 0.2
+    assert recipes.recipe("any", "SNN magnitude", 0.8)["lr"] == 0.3
