@@ -4,6 +4,8 @@ The graph is what a user would deploy: normalisation folded into the weights, no
 ONNX by hand (a convolution, a pool, a rectifier), so that no exporter stands between the network and the engines.
 """
 
+import contextlib
+import ctypes
 import functools
 import importlib.util
 import logging
@@ -126,6 +128,27 @@ def ort(path, threads):
     return lambda images: session.run(None, {"images": images})[0]
 
 
+def signal_stack():
+    """This thread's alternate signal stack (sigaltstack): the bytes of a stack_t."""
+    found = ctypes.create_string_buffer(24)
+    ctypes.CDLL(None).sigaltstack(None, found)
+    return found.raw
+
+
+@contextlib.contextmanager
+def keeping_signal_stack():
+    """Give this thread its signal stack back afterwards.
+
+    OpenVINO (2026.4) compiles on one of its own, and may free it while the thread still has it: then the next signal
+    that Python handles, such as Ctrl-C, ends the process with a segmentation fault.
+    """
+    before = signal_stack()
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).sigaltstack(before, None)
+
+
 def openvino(path, threads, shape, precision="f32"):
     """A function of images of one shape (N, C, H, W) that OpenVINO computes, at most in a precision: f32 or bf16."""
     import openvino as ov
@@ -134,8 +157,9 @@ def openvino(path, threads, shape, precision="f32"):
     model = core.read_model(path)
     model.reshape(list(shape))
     how = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    compiled = core.compile_model(model, "CPU", how)
-    request, out = compiled.create_infer_request(), compiled.output(0)
+    with keeping_signal_stack():
+        compiled = core.compile_model(model, "CPU", how)
+        request, out = compiled.create_infer_request(), compiled.output(0)
     return lambda images: request.infer({0: images})[out]
 
 

@@ -53,7 +53,8 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLT_", "DVC_"))}
+        # Nor is it told by `make test` that it runs within a make, which would then say where it is.
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLT_", "DVC_", "MAKE", "MFLAGS"))}
         # This copy's sltlib, whatever the working directory, and this environment's programs.
         self.env |= {"PYTHONPATH": str(root), "CI": "1", "DVC_NO_ANALYTICS": "1"}
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

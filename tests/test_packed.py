@@ -490,7 +490,9 @@ def test_the_engines_compute_the_dense_network(tmp_path):
     for _ in range(20):
         model(torch.from_numpy(images))
     wanted = engines.run(model.eval(), torch.from_numpy(images))
+    before = engines.signal_stack()
     found = engines.contestants(model, images, 1, tmp_path)
     assert {"torch fp32", "torch fp32, channels last"} <= found.keys()
     for name, compute in found.items():
         assert np.abs(compute() - wanted).mean() < (1e-5 if "fp32" in name else 0.2) * np.abs(wanted).mean(), name
+    assert engines.signal_stack() == before  # else a signal after the engines are gone ends the process
