@@ -27,7 +27,7 @@ help:
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
 	@echo "make bench      speed beside snnTorch, spikingjelly and the floor (results/bench)"
 	@echo "make site       the pages with the executed notebooks, after make repro (_site)"
-	@echo "make extras     the optional packages, which make test installs by itself (pip extras: bench, cifar, events)"
+	@echo "make extras     the optional packages, which make test installs by itself (pip extras: bench, cifar, cluster, events)"
 	@echo "make test-fast  the tests of a minute"
 	@echo "make doctor     explain and repair a damaged store or pipeline"
 	@echo "make clean      remove the environment and drafts; trained results in .slt stay"
@@ -50,7 +50,7 @@ $(STAMP):
 extras: $(EXTRAS)
 
 $(EXTRAS): $(STAMP)
-	$(INSTALL) -e '.[test,bench,cifar,events]'
+	$(INSTALL) -e '.[test,bench,cifar,cluster,events]'
 	$(INSTALL) --no-deps spikingjelly==2.0.0
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 

@@ -97,7 +97,7 @@ def test_conda_installs_by_the_same_pins():
 def test_no_import_is_undeclared():
     """Whatever sltlib imports from outside is in pyproject.toml under that name."""
     names = {"yaml": "pyyaml", "nbclient": "papermill", "traitlets": "ipykernel", "cycler": "matplotlib"}
-    names |= {"PIL": "pillow", "distributed": None}  # the last is asked for when it is missing
+    names |= {"PIL": "pillow"}
     direct = [Requirement(r) for r in PROJECT["dependencies"]] + OPTIONAL
     declared = {canonicalize_name(r.name) for r in direct}
     for path in sorted((ROOT / "sltlib").rglob("*.py")):
@@ -105,7 +105,7 @@ def test_no_import_is_undeclared():
             if name in sys.stdlib_module_names or name == "sltlib":
                 continue
             wanted = names.get(name, name)
-            assert wanted is None or canonicalize_name(wanted) in declared, f"{path.name} imports {name}"
+            assert canonicalize_name(wanted) in declared, f"{path.name} imports {name}"
 
 
 def test_the_version_is_told_once():

@@ -268,7 +268,7 @@ def test_chains_that_share_a_source_train_it_once(tmp_path):
     table = run(chains, backend="inline", store=Store(tmp_path))
     assert table.attrs["trained"] == 5  # the ConvPEP, the spikformer on all patches, and the three
     queue = engine_queue.Queue(engine_queue.missing(chains, Store(tmp_path / "empty")))
-    first = queue.take()[0]
+    first = queue.take()
     assert first.model == "convpep" and queue.take() is None  # all others wait for it
 
 

@@ -150,17 +150,8 @@ def test_everything_wrong_is_named_before_anything_trains(fake, backend):
 
 def test_dask_without_dask_says_how_to_get_it(fake, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="pip install distributed"):
+    with pytest.raises(ValueError, match="pip install.*cluster"):
         fake.run([DENSE], "dask:tcp://127.0.0.1:1")
-
-
-def test_dask_trains_in_its_workers(fake):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        fake.set(seeds(1)[0], "fail", "boom")
-        with pytest.raises(RuntimeError, match="(?s)1 of 4.*boom"):
-            fake.run([MASK, *seeds(0, 1)], f"dask:{cluster.scheduler_address}")
-    assert fake.store.keys() == sorted(e.key for e in (MASK, TICKET, DENSE))
 
 
 def test_a_stored_result_needs_no_torch(fake):

@@ -197,14 +197,14 @@ def test_what_a_level_needs_is_trained_first_and_once(tmp_path):
     todo = missing([TOP, TOP.early], store)
     assert {e.key for e in todo} == {TOP.key, DENSE.key, TOP.early.key} and len(todo) == 3
     queue = Queue(todo)
-    first = [queue.take()[0] for _ in range(2)]
+    first = [queue.take() for _ in range(2)]
     assert {e.key for e in first} == {DENSE.key, TOP.early.key} and queue.take() is None
     queue.done(first[0])
     assert queue.take() is None
     queue.done(first[1])
-    assert queue.take()[0] == TOP
+    assert queue.take() == TOP
     failing = Queue(missing(CHAIN, store))
-    while (taken := failing.take()) and taken[0] != CHAIN[-1].early:
+    while (taken := failing.take()) and taken != CHAIN[-1].early:
         pass
     failing.failed(CHAIN[-1].early, "no reason")
     assert {e.key for e, _ in failing.failures.values()} == {CHAIN[-1].early.key, *(e.key for e in CHAIN[1:])}

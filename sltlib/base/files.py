@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sltlib.base import machine
+
+DAY = 86400  # seconds
 
 
 def write(path: Path, *chunks: bytes | str, durable: bool = True, folder: Path | None = None) -> None:
@@ -97,17 +100,50 @@ def owner(path: Path) -> tuple[str, int] | None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What processes of this machine that are dead now were writing in a folder; [] where it is not readable."""
-    found = []
+    """What nobody writes any more in a folder; [] where it is not readable.
+
+    A process of this machine that is dead now began it, or one of another machine that left it alone for a day.
+    """
+    found, now = [], None
     try:
         names = sorted(Path(folder).iterdir())
     except OSError:
         return found
     for path in names:
         whose = owner(path)
-        if whose and whose[0] == machine.place() and not machine.alive(whose[1]):
+        if whose is None:
+            continue
+        if whose[0] == machine.place():
+            gone = not machine.alive(whose[1])
+        else:
+            now = now or clock(folder)
+            gone = now is not None and age(path, now) > DAY
+        if gone:
             found.append(path)
     return found
+
+
+def clock(folder: Path) -> float | None:
+    """The time of the disk that a folder is on, seconds: on a network's that is its server's; None if not writable."""
+    probe = scratch(Path(folder) / "clock")
+    try:
+        with open(probe, "xb") as file:
+            os.utime(file.fileno())  # no time of ours: the server's
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def age(path: Path, now: float) -> float:
+    """Seconds since a file, or a folder and what is in it, was last written, by the clock `now` of its disk."""
+    last = -math.inf
+    for each in [path, *(path.rglob("*") if path.is_dir() else [])]:
+        with suppress(OSError):
+            last = max(last, each.lstat().st_mtime)
+    return now - last if last > -math.inf else 0.0
 
 
 def sweep(folder: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 import sys
+import uuid
 from pathlib import Path
 
 from sltlib.base import settings
@@ -36,12 +37,24 @@ def cores() -> int:
 
 
 def place() -> str:
-    """Where a process id means this process: the host, and the container where it is one."""
+    """Where a process id means this process: the host, its start, and the container where it is one.
+
+    Two machines, or two containers, of one name are two places.
+    """
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
+        start = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
     except OSError:  # no Linux
-        space = _FIRST_NAMESPACE
-    return socket.gethostname() + ("" if space == _FIRST_NAMESPACE else f"-{space:x}")
+        space, start = _FIRST_NAMESPACE, f"{uuid.getnode():x}"
+    return f"{socket.gethostname()}-{start}" + ("" if space == _FIRST_NAMESPACE else f"-{space:x}")
+
+
+def started(pid: int) -> str:
+    """When a process of this machine started, in words of the kernel: tells it from a later one of its id; "" if unknown."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
 
 
 def alive(pid: int) -> bool:

@@ -31,10 +31,15 @@ def folder(root: Path) -> Path:
     path = Path(root) / "inductor" / files.sha256(kind.encode())[:8]
     if re.fullmatch(r"[\w./+@,:=-]+", str(path), re.ASCII):
         return path
+    return local(path)
+
+
+def local(root: Path) -> Path:
+    """Where the kernels of a store are kept on this machine alone: for stores that machines share."""
     temporary = tempfile.gettempdir()
     base = Path(temporary if re.fullmatch(r"[\w./+@,:=-]+", temporary, re.ASCII) else "/tmp")
     own = base / f"slt-kernels-{os.getuid()}"
-    return own / files.sha256(str(path).encode())[:16]
+    return own / files.sha256(str(root).encode())[:16]
 
 
 @contextmanager
@@ -53,9 +58,23 @@ def guarded(path: Path):
             words = f"{len(wrong)} compiled kernels are not as they were sealed ({wrong[0]}, ...)"
             print(f"{path}: {words}: all are removed and compiled again", file=sys.stderr)
         _locked(lock, "LOCK_SH")
-        yield
+        yield path
         if _alone(lock):  # not after an interruption: a compiler may have been in the middle
             seal(path)
+
+
+@contextmanager
+def alone(root: Path):
+    """Keep the kernels of a store on this machine for a while, unless the reader has a folder of their own for them."""
+    if os.environ.get(VARIABLE):
+        yield
+        return
+    with guarded(local(root)) as path:
+        os.environ[VARIABLE] = str(path)
+        try:
+            yield
+        finally:
+            os.environ.pop(VARIABLE, None)
 
 
 def folders(root: Path) -> list[Path]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 
 from sltlib import data
 from sltlib.base import machine
 from sltlib.base.progress import Trainings
-from sltlib.engine import cluster, workers
-from sltlib.engine.queue import Queue, cost, missing
+from sltlib.engine import cluster, kernels
+from sltlib.engine import workers as pool
+from sltlib.engine.queue import Others, Queue, cost, missing
 from sltlib.engine.store import Store
 from sltlib.experiment import Experiment
 
-BACKENDS = ("auto", "inline", "processes", "dask:<address or scheduler file>")
+BACKENDS = ("auto", "inline", "processes", "dask:<address | scheduler file | local:N>")
 TRAIN = "sltlib.engine.work:train"  # what trains one experiment; workers look it up when they start
 
 
@@ -25,9 +27,9 @@ def run(experiments, backend="auto", workers=0, store=None):
     """Train what the store lacks and return a DataFrame, one row for each experiment, in order.
 
     backend : "processes" (what "auto" means, unless an experiment uses a search, neuron or model
-        that is a function of this process), "inline" (in this process), or "dask:<address or
-        scheduler file>" with workers that share the store's disk, started with --nthreads 1.
-    workers : trainings at once; 0 means one for each core.
+        that is a function of this process), "inline" (in this process), or "dask:<address |
+        scheduler file | local:N>" with workers that share the store's disk (docs/cluster.md).
+    workers : trainings at once; 0 means one for each core, on a cluster one for each thread or GPU that it offers.
     Columns: every field of Experiment (`source` as its key), `key`, and every metric. How many
     were trained is in `.attrs["trained"]`.
 
@@ -41,24 +43,39 @@ def run(experiments, backend="auto", workers=0, store=None):
     store = store or Store()
     todo = missing(experiments, store)
     if todo:
-        _train(todo, backend, workers or machine.cores(), store)
+        _train(todo, backend, workers, store)
     return _table(experiments, store, trained=len(todo))
 
 
-def _train(todo, backend, count, store):
+def claim(experiments, backend="auto", workers=0, store=None) -> int:
+    """Train, beside other machines that do the same over one store, what no living one holds; how many were missing.
+
+    Ends when everything is stored, whoever trained it: what a dead one held is taken over. Each begins with
+    another training of about the same length. Compiled kernels stay on this machine. Raises as `run` does.
+    """
+    experiments = _checked(experiments, backend, workers)
+    store = store or Store()
+    todo = missing(experiments, store)
+    if todo:
+        with kernels.alone(store.root):
+            _train(todo, backend, workers, store, random.Random())
+    return len(todo)
+
+
+def _train(todo, backend, workers, store, order=None):
     wanted = {}
     for e in todo:
         wanted[e.dataset] = max(wanted.get(e.dataset, 0), e.train_images)
     data.check(wanted)
-    count = min(count, len(todo))
+    count = min(workers or machine.cores(), len(todo))
     with Trainings({e.key: cost(e) for e in todo}, count) as progress:
-        queue = Queue(todo, progress.done, progress.lost)
+        queue = Queue(todo, progress.done, progress.lost, Others(store.root), order)
         if backend == "inline":
-            workers.inline(queue, store, TRAIN, progress)
+            pool.inline(queue, store, TRAIN, progress)
         elif backend.startswith(cluster.PREFIX):
-            cluster.train(queue, store, TRAIN, progress, backend)
+            cluster.train(queue, store, TRAIN, progress, backend, workers)
         else:
-            workers.processes(queue, store, TRAIN, progress, count)
+            pool.processes(queue, store, TRAIN, progress, count)
     if queue.failures:
         raise RuntimeError(queue.summary())
 

@@ -3,7 +3,7 @@
     results/<key>/      experiment.json metrics.json history.csv provenance.json ticket.safetensors
                         predictions.safetensors, and manifest.json with the sha256 of each
     checkpoints/<key>.safetensors     where a training stands
-    leases/<key>.lock, <key>.json     who is training it
+    leases/<key>.json                 who is training it
     inductor/                         compiled kernels
     tmp/ broken/                      files being written · what was set aside as damaged
 

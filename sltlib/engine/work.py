@@ -17,19 +17,19 @@ class Foreseen(RuntimeError):
     """A training failed in a way that one line explains."""
 
 
-def perform(experiment, hold, store, how, report):
-    """Train one experiment unless it is stored by now; `Busy` where another process does, if not hold.
+def perform(experiment, store, how, report) -> bool:
+    """Train one experiment unless it is stored by now, and whether it was trained here; `Busy` where another process does.
 
     how : "module:function" that trains it, called with (experiment, store, report).
     """
-    if not hold:
-        with store.lease(experiment.key):
-            pass  # only looks: the training takes the lease itself
-    if store.get(experiment) is None:
+    with store.lease(experiment.key):
+        if store.get(experiment) is not None:
+            return False
         module, function = how.split(":")
         getattr(importlib.import_module(module), function)(experiment, store, report)
     if store.get(experiment) is None:
         raise RuntimeError("the training ended without a stored result")
+    return True
 
 
 def reason(error) -> str:

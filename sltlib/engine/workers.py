@@ -33,11 +33,13 @@ PRELOAD = ["torch", "snntorch", "torch._dynamo", "torch._inductor.compile_fx", "
 def inline(queue, store, how, progress) -> None:
     """Train a queue in this process, one after another."""
     with _compiled(store), _environment(_settings(store)):
-        while task := queue.take():
-            e, hold = task
+        while queue.unfinished:
+            if (e := queue.take()) is None:
+                time.sleep(0.05)  # others hold what is left
+                continue
             progress.start(e.key)
             try:
-                work.perform(e, hold, store, how, functools.partial(progress.report, e.key))
+                work.perform(e, store, how, functools.partial(progress.report, e.key))
             except Busy:
                 queue.held(e)
             except Exception as error:
@@ -48,26 +50,22 @@ def inline(queue, store, how, progress) -> None:
 
 def processes(queue, store, how, progress, count: int) -> None:
     """Train a queue in `count` long-lived workers, each of which trains one experiment after another."""
-    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(kind)
-    if kind == "forkserver":
-        context.set_forkserver_preload(PRELOAD)
-    workers, idle = [], []
+    starts, workers, idle = context(), [], []
     with _compiled(store), contextlib.ExitStack() as stack:
         stack.callback(_stop, workers)
         while queue.unfinished:
-            while (idle or len(workers) < count) and (task := queue.take()):
+            while (idle or len(workers) < count) and (e := queue.take()):
                 if not idle:
-                    worker = Worker(context, store, how)
+                    worker = Worker(starts, store.root, _settings(store), how)
                     workers.append(worker)
                     worker.start()
                     idle.append(worker)
                 worker = idle.pop()
-                worker.give(*task)
-                progress.start(worker.training.key)
+                worker.give(e)
+                progress.start(e.key)
             busy = {w.connection: w for w in workers if w.training}
             busy |= {w.process.sentinel: w for w in workers}
-            for worker in dict.fromkeys(busy[ready] for ready in wait(list(busy), timeout=1)):
+            for worker in dict.fromkeys(busy[ready] for ready in wait(list(busy), timeout=0.2 if queue.busy else 1)):
                 word, *rest = worker.hear()
                 if word == "report":
                     progress.report(worker.training.key, *rest)
@@ -85,6 +83,15 @@ def processes(queue, store, how, progress, count: int) -> None:
             progress.draw()
 
 
+def context():
+    """How processes are started here: from a server that has imported what trainings need, where there is one."""
+    kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    found = multiprocessing.get_context(kind)
+    if kind == "forkserver":
+        found.set_forkserver_preload(PRELOAD)
+    return found
+
+
 def _stop(workers):
     for worker in workers:
         worker.connection.close()  # all at once: idle ones end side by side
@@ -95,9 +102,9 @@ def _stop(workers):
 class Worker:
     """The parent's side of a worker process; `training` is the experiment it works on, or None."""
 
-    def __init__(self, context, store, how):
+    def __init__(self, context, root, settings, how):
         self.training, self.context = None, context
-        self.arguments = (str(store.root), _settings(store), how)
+        self.arguments = (str(root), settings, how)
 
     def start(self):
         """Start the process; RuntimeError where the server that forks it dies at its start, twice."""
@@ -121,11 +128,11 @@ class Worker:
                 theirs.close()  # so that the pipe ends with the worker
             time.sleep(0.05)
 
-    def give(self, e, hold):
-        """Let it train `e`; hold : whether it waits for the lease."""
+    def give(self, e):
+        """Let it train `e`."""
         self.training = e
         with contextlib.suppress(BrokenPipeError):  # it just died: hear() says so
-            self.connection.send((e.spec(), hold))
+            self.connection.send(e.spec())
 
     def hear(self):
         """The next word: report, done, held, failed or died, and what belongs to it."""
@@ -161,12 +168,12 @@ def _serve(connection, root, settings, how):
     store = Store(root)
     while True:
         try:
-            spec, hold = connection.recv()
+            spec = connection.recv()
         except EOFError:
             return
         try:
             e = Experiment.from_spec(spec)
-            work.perform(e, hold, store, how, lambda *steps: connection.send(("report", *steps)))
+            work.perform(e, store, how, lambda *steps: connection.send(("report", *steps)))
             answer = ("done",)
         except Busy:
             answer = ("held",)

@@ -23,7 +23,7 @@ from sltlib.base import paths
 from sltlib.base.words import duration
 from sltlib.engine import commands
 from sltlib.engine.queue import cost
-from sltlib.engine.run import run
+from sltlib.engine.run import claim, run
 from sltlib.engine.store import Store
 from sltlib.notebook import parameters, profiles
 from sltlib.notebook.pipeline import resolve
@@ -182,14 +182,23 @@ def main(argv=None) -> int:
     parser.add_argument("--profile", default="mini", help="a profile of params.yaml (default: mini)")
     parser.add_argument("--notebook", help="of one notebook only: 02, table1_cnn or 02_table1_cnn")
     parser.add_argument("--time-limit", type=seconds, metavar="100m", help="stop then; the same command goes on")
-    parser.add_argument("--backend", default="auto", help="auto, inline, processes, or dask:ADDRESS")
+    parser.add_argument("--backend", default="auto", help="auto, inline, processes, or dask:ADDRESS (docs/cluster.md)")
     parser.add_argument("--workers", type=int, default=0, help="trainings at once (default: one a core)")
+    parser.add_argument("--claim", action="store_true", help="beside other machines over one store: take what no living one holds")
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
     plans = {name: experiments(args.profile, name) for name in names}  # all problems before any work
     began, failed = time.monotonic(), []
     try:
         with limit(args.time_limit):
+            if args.claim:
+                try:
+                    missing = claim([e for wanted in plans.values() for e in wanted], args.backend, args.workers)
+                    print(f"everything is stored; {missing} trainings were missing at the start", flush=True)
+                except RuntimeError as error:
+                    print(error, file=sys.stderr, flush=True)
+                    return 1
+                return 0
             for name, wanted in plans.items():
                 if not wanted:
                     continue
