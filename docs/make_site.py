@@ -129,7 +129,7 @@ def stage(source, profile, results):
     _write(source / "reference.md", reference.page())
     trees = {
         "Learn": ["learn", *sorted(f"notebooks/{path.stem}" for path in (source / "notebooks").glob("*.ipynb")), "docs/glossary"],
-        "Use": ["docs/use", "data/README", "reference", "docs/dependability"],
+        "Use": ["docs/use", "data/README", "reference", "docs/cluster", "docs/dependability"],
         "Check": ["gallery", "docs/secondary", "docs/speed", "bench/NOTES"],
         "About": ["docs/paper", "CONTRIBUTING", "CHANGELOG"],
     }

@@ -273,3 +273,18 @@ def test_inline_processes_dask_and_two_claimers_leave_the_same_bytes(tmp_path, m
     for name, store in stores.items():
         assert bytes_of(store) == first, name
         assert leases.taken(store.root) == set()
+
+
+# --- the documented way -------------------------------------------------------------------------------
+
+
+def test_the_documented_scripts_are_bash_and_name_options_that_exist():
+    page = (HERE.parent / "docs" / "cluster.md").read_text()
+    scripts = [part.split("```")[0] for part in page.split("```bash\n")[1:]]
+    assert len(scripts) == 2
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    for command in ("scheduler", "worker"):
+        (line,) = [line for line in scripts[1].splitlines() if f"-m dask {command}" in line]
+        known = subprocess.run([sys.executable, "-m", "dask", command, "--help"], capture_output=True, text=True, check=True).stdout
+        assert all(word in known for word in line.split() if word.startswith("--"))

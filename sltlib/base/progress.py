@@ -80,7 +80,8 @@ class Trainings:
         # A resumed training begins part of the way: that part says nothing about the speed.
         self.first.setdefault(key, (now, self.fraction[key]))
         self.last[key] = now
-        self._estimate(now)
+        if self.estimate is None or now - self.estimate[1] >= 0.2:  # of a thousand workers each reports
+            self._estimate(now)
         self.draw()
 
     def done(self, key):
