@@ -424,8 +424,8 @@ def damaged(here, tmp_path, monkeypatch):
     checkpoints.path_of(here.root, "torn").write_bytes(b"123")
     with here.lease("dead"):
         note = here.root / "leases" / "dead.json"
-        text = note.read_text()
-    note.write_text(text)
+        record = json.loads(note.read_text())
+    note.write_text(json.dumps(record | {"pid": 2**22 + 7}))  # no process has this number
     subprocess.run([sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(here.root)], check=False)
     (tmp_path / ".git").mkdir()
     files = [".dvc/tmp/rwlock", "dvc.lock", "smoke/dvc.lock", "paper/dvc.lock"]
