@@ -71,7 +71,7 @@ paper: setup
 	$(DVC) repro paper/dvc.yaml
 
 test: extras lint
-	pytest -q -m "slow or not slow"
+	pytest -q -n auto --maxprocesses 4 --dist worksteal -m "slow or not slow"
 
 test-fast: setup
 	pytest -q

@@ -24,7 +24,7 @@ _PUBLIC = {  # name: the module that defines it
 }
 _MODULES = {  # name: the module itself
     **{name: name for name in ("data", "energy", "figures", "layers", "neurons", "notebook", "patches", "pruning", "registry")},
-    **{name: name for name in ("claims", "forest", "standard", "stats", "table1", "table2", "train")},
+    **{name: name for name in ("claims", "evidence", "forest", "intervals", "standard", "stats", "table1", "table2", "train")},
     "events": "data.events",
 }
 __all__ = [*_PUBLIC, *_MODULES]
