@@ -6,8 +6,9 @@ best of each arm, which the notebooks read). Nothing here looks at the test spli
 those of the reported runs. Trainings are stored: what was interrupted goes on where it stopped.
 
 Every arm has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
-around its best one. The last round is repeated, for all arms, while any arm's choice is the lowest or highest
-rate that it tried.
+around the best one of each scale of the logits. That round is repeated, for all arms, while any arm's best is at the
+lowest or highest rate that it tried. Then the best three of every arm are trained with two more seeds, and the mean
+decides: the best of many single trainings is often only a lucky one.
 """
 
 import argparse
@@ -27,9 +28,10 @@ from sltlib.table1 import ROWS, TICKETS, row
 IMAGES, SWEEP, EVENT, TRANSFORMER = "02_table1_cnn", "03_reward1_sparsity", "06_event_data", "08_table2_multisp"
 STANDARD = "09_standard_tickets"
 NOTEBOOKS = (IMAGES, SWEEP, EVENT, TRANSFORMER, STANDARD)
-SEEDS = (1000,)  # of every candidate of every arm
+SEEDS = (1000, 1001, 1002)  # every candidate of every arm is trained with the first, its best ones with all
+FINALISTS = 3
 RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at each scale, by Adam
-ROUNDS = (2, 4)  # at least, at most
+ROUNDS = (2, 3)  # at least, at most
 # Where a whole training of every candidate takes days, all arms alike are tuned on less.
 SMALLER = {"study": dict(train_images=9000, epochs=3)}
 CONTROLS = ("random-readout", "random-trained")
@@ -111,35 +113,46 @@ def first_round():
 
 
 def next_round(table, arm):
-    """Two recipes around an arm's best: the rates half-way (in the logarithm) to its neighbours, at its scale.
+    """Recipes around an arm's best rate at each scale: the rates half-way (in the logarithm) to its neighbours.
 
     At an end of what was tried the outer one lies as far beyond it as a neighbour of the first round.
     """
-    found = best(table[table.arm == arm])[arm]
-    tried = sorted(set(table[table.arm == arm].lr))
-    place, step = tried.index(found["lr"]), math.sqrt(RATES[1] / RATES[0])
-    lower = math.sqrt(tried[place - 1] * found["lr"]) if place else found["lr"] / step
-    higher = math.sqrt(tried[place + 1] * found["lr"]) if place + 1 < len(tried) else found["lr"] * step
-    return [{name: found[name] for name in recipes.NAMES} | {"lr": float(f"{lr:.2g}")} for lr in (lower, higher)]
+    made, step = [], math.sqrt(RATES[1] / RATES[0])
+    for scale in SCALES:
+        part = table[(table.arm == arm) & (table.logit_scale == scale)]
+        tried, found = sorted(set(part.lr)), part.loc[part.val_accuracy.fillna(-1.0).idxmax()]
+        place = tried.index(found.lr)
+        lower = math.sqrt(tried[place - 1] * found.lr) if place else found.lr / step
+        higher = math.sqrt(tried[place + 1] * found.lr) if place + 1 < len(tried) else found.lr * step
+        made += [dict(optimizer=found.optimizer, lr=float(f"{lr:.2g}"), logit_scale=scale) for lr in (lower, higher)]
+    return made
+
+
+def finalists(table, arm):
+    """An arm's best recipes by the first seed; the first of the table on a tie."""
+    part = table[table.arm == arm].dropna(subset="val_accuracy").sort_values("val_accuracy", ascending=False, kind="stable")
+    return part[list(recipes.NAMES)].head(FINALISTS).to_dict("records")
 
 
 def at_edge(table):
-    """The arms whose choice is the lowest or highest rate that was tried for them."""
-    tried = table.groupby("arm").lr.agg(["min", "max"])
-    return [arm for arm, found in best(table).items() if found["lr"] in tuple(tried.loc[arm])]
+    """The arms whose choice is the lowest or highest rate that was tried for them at its scale."""
+    tried = table.groupby(["arm", "logit_scale"]).lr.agg(["min", "max"])
+    return [arm for arm, found in best(table).items() if found["lr"] in tuple(tried.loc[(arm, found["logit_scale"])])]
 
 
 def best(table):
-    """{arm: its best recipe} by mean validation accuracy over the seeds; the first of the table on a tie.
+    """{arm: its best recipe} by mean validation accuracy, of the recipes with the most seeds; the first on a tie.
 
     Raises ValueError naming an arm of which no candidate trained.
     """
-    means = table.groupby(["arm", *recipes.NAMES], sort=False)["val_accuracy"].mean().dropna().reset_index()
+    groups = table.groupby(["arm", *recipes.NAMES], sort=False)["val_accuracy"]
+    means = groups.agg(["mean", "count"]).reset_index().query("count > 0")
     if missing := set(table.arm) - set(means.arm):
         raise ValueError(f"no candidate of {', '.join(sorted(missing))} could be trained")
-    top = means.loc[means.groupby("arm", sort=False)["val_accuracy"].idxmax()].set_index("arm")
+    means = means[means["count"] == means.groupby("arm")["count"].transform("max")]
+    top = means.loc[means.groupby("arm", sort=False)["mean"].idxmax()].set_index("arm")
     return {
-        arm: {"optimizer": r.optimizer, "lr": float(r.lr), "logit_scale": float(r.logit_scale), "val_accuracy": round(r.val_accuracy, 2)}
+        arm: {"optimizer": r.optimizer, "lr": float(r.lr), "logit_scale": float(r.logit_scale), "val_accuracy": round(r.mean, 2)}
         for arm, r in zip(dict.fromkeys(table.arm), top.loc[list(dict.fromkeys(table.arm))].itertuples(), strict=True)
     }
 
@@ -154,16 +167,17 @@ def search(profile, notebook, say=print):
     done, found = [], settings(profile, notebook) | SMALLER.get(profile, {})
     for group in arms(profile, notebook):
         chosen = bare(best(pandas.concat(done))) if done else None
-        table, rounds = None, 0
-        while rounds < ROUNDS[0] or (at_edge(table) and rounds < ROUNDS[1]):
+        table, rounds, last = None, 0, False
+        while not last:
             rounds += 1
+            last = rounds > ROUNDS[0] and (rounds > ROUNDS[1] or not at_edge(table))
             pairs = [
                 (arm, judge(notebook, found, arm, group[arm], recipe, seed, chosen))
                 for arm in group
-                for recipe in (first_round() if table is None else next_round(table, arm))
-                for seed in SEEDS
+                for recipe in (first_round() if table is None else finalists(table, arm) if last else next_round(table, arm))
+                for seed in (SEEDS[1:] if last else SEEDS[:1])
             ]
-            say(f"{name_of(profile, notebook)}: round {rounds}, {len(group)} arms, {len(pairs)} candidates")
+            say(f"{name_of(profile, notebook)}: {'last round' if last else f'round {rounds}'}, {len(group)} arms, {len(pairs)} trainings")
             part = trained(pairs, list(recipes.NAMES))
             part.insert(1, "round", rounds)
             table = part if table is None else pandas.concat([table, part], ignore_index=True)
@@ -194,12 +208,13 @@ def trained(pairs, columns):
 
 def about(profile, notebook, table):
     """What choices.json holds: the settings, the budget of every arm in words, and each arm's choice."""
-    each = len(table) // len(set(table.arm)) // len(SEEDS)
+    each = len(table[table.seed == SEEDS[0]]) // len(set(table.arm))
     more = each - len(RATES) * len(SCALES)
     return {
         "settings": settings(profile, notebook) | SMALLER.get(profile, {}),
-        "budget": f"{each} candidates of {len(SEEDS)} seed{'s' * (len(SEEDS) > 1)} for every arm: Adam at {len(RATES)} learning rates "
-        f"({', '.join(map(str, RATES))}) and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around its best",
+        "budget": f"{each} candidates of one seed for every arm: Adam at {len(RATES)} learning rates ({', '.join(map(str, RATES))}) "
+        f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around the best of each scale; the best {FINALISTS} "
+        f"with {len(SEEDS) - 1} more seeds",
         "at_edge": at_edge(table),
         "choices": best(table),
     }
