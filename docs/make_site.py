@@ -6,6 +6,8 @@ on the site. Notebooks are shown as the pipeline executed them, and nothing is e
 
 import argparse
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import check_site  # noqa: E402
+import mend  # noqa: E402
 import reference  # noqa: E402
 
 from sltlib import figures  # noqa: E402
@@ -21,7 +24,7 @@ from sltlib.base import paths  # noqa: E402
 from sltlib.notebook import profiles  # noqa: E402
 from sltlib.notebook.readme import NOTEBOOKS  # noqa: E402
 
-PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "bench/NOTES.md")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md", "bench/NOTES.md", "results/tuning/README.md")
 FILES = ("claims.yaml", "params.yaml", "CITATION.cff", "LICENSE", "LICENSE-CC-BY")  # linked from pages
 TREE = """
 ```{{toctree}}
@@ -67,6 +70,28 @@ def shown(notebook, folder):
             cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
             words = _words(source, folder) or f"Figure of the section: {heading}"
             cell["metadata"]["mystnb"] = {"image": {"alt": words}}
+    return notebook
+
+
+def drawn(notebook, source):
+    """The notebook, with words in place of a picture that no committed run has drawn yet."""
+
+    def kept(found):
+        return found[0] if Path(os.path.normpath(source / "notebooks" / found[1])).is_file() else "*(No committed run has drawn it yet.)*"
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = re.sub(r"!\[[^]]*\]\(([^):]+)\)", kept, "".join(cell["source"]))
+    return notebook
+
+
+def launched(notebook, name, environment=os.environ):
+    """The notebook with a link that opens it in Binder, which makes its machine from environment.yml; where GitHub builds the site."""
+    if repository := environment.get("GITHUB_REPOSITORY"):
+        url = f"https://mybinder.org/v2/gh/{repository}/HEAD?labpath=notebooks/{name}.ipynb"
+        first = notebook["cells"][0]
+        title, _, rest = "".join(first["source"]).partition("\n")
+        first["source"] = f"{title}\n\n[Run it in the browser (Binder)]({url})\n{rest}"
     return notebook
 
 
@@ -120,17 +145,17 @@ def stage(source, profile, results):
     for name, notebook in notebooks.items():
         folder = results / profile / name
         shutil.copytree(folder, source / "results" / profile / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("executed.ipynb", "tickets"))
-        _write(source / "notebooks" / f"{name}.ipynb", json.dumps(shown(notebook, folder)))
+        _write(source / "notebooks" / f"{name}.ipynb", json.dumps(launched(drawn(shown(notebook, folder), source), name)))
     for path in paths.NOTEBOOKS.glob("*.ipynb"):  # those outside the profile as they are committed: links stay whole
         if not (source / "notebooks" / path.name).exists():
-            _copy(path, source / "notebooks" / path.name)
+            _write(source / "notebooks" / path.name, json.dumps(drawn(json.loads(path.read_text(encoding="utf-8")), source)))
     _write(source / "learn.md", path_page(profile))
     _write(source / "gallery.md", gallery(profile, results))
     _write(source / "reference.md", reference.page())
     trees = {
         "Learn": ["learn", *sorted(f"notebooks/{path.stem}" for path in (source / "notebooks").glob("*.ipynb")), "docs/glossary"],
         "Use": ["docs/use", "data/README", "reference", "docs/cluster", "docs/dependability"],
-        "Check": ["gallery", "docs/secondary", "docs/speed", "bench/NOTES"],
+        "Check": ["gallery", "docs/secondary", "results/tuning/README", "docs/speed", "bench/NOTES"],
         "About": ["docs/paper", "CONTRIBUTING", "CHANGELOG"],
     }
     summary = (source / "README.md").read_text(encoding="utf-8")
@@ -175,6 +200,7 @@ def main(argv=None):
     built.rename(given.output)
     shutil.rmtree(work)
     (given.output / ".nojekyll").touch()
+    mend.site(given.output)
     problems = check_site.problems(given.output)
     print("\n".join(problems) or f"{given.output}: every link and picture is there", file=sys.stderr if problems else sys.stdout)
     return int(bool(problems))

@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +32,8 @@ def check(monkeypatch):
 
 @pytest.fixture
 def site(monkeypatch):
-    loaded(monkeypatch, "check_site")
-    loaded(monkeypatch, "reference")
+    for name in ("check_site", "mend", "reference"):
+        loaded(monkeypatch, name)
     return loaded(monkeypatch, "make_site")
 
 
@@ -90,6 +92,58 @@ def test_cells_that_draw_are_folded_and_pictures_have_the_words_of_their_files(s
     assert saved["metadata"]["mystnb"]["image"]["alt"] == "the words of 00_spiking_neuron"
     assert other["metadata"]["mystnb"]["image"]["alt"] == "Figure of the section: A part"
     assert "hide-input" in saved["metadata"]["tags"] and plain["metadata"]["tags"] == []
+
+
+def test_a_picture_that_no_run_has_drawn_is_said_and_others_stay(site, tmp_path):
+    (tmp_path / "there.png").write_bytes(b"")
+    cell = {"cell_type": "markdown", "source": ["![a](../there.png)\n", "![b](../gone.png)\n"]}
+    source = site.drawn({"cells": [cell]}, tmp_path)["cells"][0]["source"]
+    assert "![a](../there.png)" in source and "gone.png" not in source and "No committed run" in source
+
+
+def test_notebooks_are_launched_from_the_repository_that_builds_the_site(site):
+    def made(environment):
+        return site.launched({"cells": [{"cell_type": "markdown", "source": ["# T\n", "\n", "words"]}]}, "00_a", environment)["cells"][0]["source"]
+
+    assert "".join(made({})) == "# T\n\nwords"
+    assert made({"GITHUB_REPOSITORY": "who/what"}).startswith("# T\n\n[Run it in the browser (Binder)](https://mybinder.org/v2/gh/who/what/HEAD?labpath=notebooks/00_a.ipynb)\n")
+    assert (paths.ROOT / "environment.yml").is_file()  # what Binder makes its machine of
+
+
+def test_a_term_is_linked_where_it_is_first_used_and_nowhere_else(site, tmp_path):
+    import mend
+
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/glossary.html").write_text("<article><dl><dt><strong>Spiking neuron (LIF)</strong></dt><dd><p>a firing rate</p></dd><dt>Firing rate</dt><dt>SLT; LT</dt><dt>P(A &gt; B)</dt></dl></article>")
+    page = tmp_path / "page.html"
+    page.write_text('<nav><p>LIF</p></nav><article><h2>LIF</h2><p><code>LIF</code> LIFE &lt; B <em>spiking neurons</em>, LIF</p><p>Firing rates, <a href="x">LIF</a></p></article>')
+    mend.site(tmp_path)
+    assert '<dt id="term-spiking-neuron-lif">' in (tmp_path / "docs/glossary.html").read_text() and "<a " not in (tmp_path / "docs/glossary.html").read_text()
+    assert page.read_text() == (
+        '<nav><p>LIF</p></nav><article><h2>LIF</h2><p><code>LIF</code> LIFE &lt; B <em><a class="term" href="docs/glossary.html#term-spiking-neuron-lif">spiking neurons</a></em>, LIF</p>'
+        '<p><a class="term" href="docs/glossary.html#term-firing-rate">Firing rates</a>, <a href="x">LIF</a></p></article>'
+    )
+
+
+def test_what_scrolls_is_reached_by_keys_and_an_empty_heading_is_none(site):
+    import mend
+
+    text = mend.mended('<pre>x</pre><div class="table-wrapper docutils">y</div><th></th><th class="head"><p></p></th><th>z</th>')
+    assert text == '<pre tabindex="0">x</pre><div class="table-wrapper docutils" tabindex="0">y</div><td></td><td class="head"></td><th>z</th>'
+
+
+@pytest.mark.slow
+def test_axe_finds_a_picture_without_words_and_a_page_that_is_too_wide(monkeypatch, tmp_path):
+    access = loaded(monkeypatch, "check_access")
+    axe = Path(os.environ.get("AXE", paths.ROOT / "node_modules/axe-core/axe.min.js"))
+    if not access.browser() or not axe.is_file():
+        pytest.skip("needs Chromium and axe-core: npm install axe-core, or AXE=axe.min.js")
+    right = '<!doctype html><html lang="en"><head><title>t</title><meta name="viewport" content="width=device-width"></head><body><main><h1>x</h1>{}</main></body></html>'
+    page = tmp_path / "page.html"
+    page.write_text(right.format("<p>words</p>"))
+    assert access.problems(tmp_path, axe) == []
+    page.write_text(right.format(f'<img src="data:image/png;base64,{PNG}"><div style="width:2000px">x</div>'))
+    assert {line.split(": ")[1].split(",")[0] for line in access.problems(tmp_path, axe)} == {"image-alt", "width"}
 
 
 @pytest.mark.parametrize(
