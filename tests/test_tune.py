@@ -219,6 +219,7 @@ def test_recipes_name_every_arm_and_what_to_do_without():
     assert {*ROWS, "linear"} <= set(found)
     for name in TICKETS:
         assert found[f"{name} found-mask-trained"] == found[f"{name} random-trained"]
+        assert found[f"{name} bernoulli"] == found[name], "not tuned itself"
     with pytest.raises(ValueError, match="no recipes for 'nano'.*mini.*tune --profile nano"):
         recipes.recipes("nano")
     with pytest.raises(ValueError, match="tune --profile nano --notebook 06"):

@@ -10,6 +10,7 @@ import math
 
 from sltlib.base import paths
 from sltlib.base.words import close, shown
+from sltlib.table1 import TICKETS
 
 NAMES = ("optimizer", "lr", "logit_scale")  # what a recipe sets of an Experiment
 AT = " at "  # "BinWSNN-ConnS at 0.8": the arm as tuned at that sparsity
@@ -41,7 +42,8 @@ def recipes(name: str) -> dict:
     An arm is a row, "linear", or a ticket row and a control (`found-mask-trained` has the recipe of
     `random-trained`); of transformers it is a step. Where a sweep was tuned at each of its sparsities
     an arm is followed by its own: "BinWSNN-ConnS at 0.8". A pruned network that was not tuned itself
-    ("SNN magnitude") has the recipe of the dense one that it is pruned from.
+    ("SNN magnitude") has the recipe of the dense one that it is pruned from, a search by gates that was not
+    ("BNN-ConnS bernoulli") that of its row.
     """
     out = {}
     for arm, found in read(name)["choices"].items():
@@ -53,6 +55,9 @@ def recipes(name: str) -> dict:
         for pruner in ("magnitude", "snip"):
             if dense in out and f"{dense} {pruner}" not in tuned:
                 out[f"{dense} {pruner}"] = out[dense]
+    for ticket in TICKETS:
+        if ticket in out and f"{ticket} bernoulli" not in tuned:
+            out[f"{ticket} bernoulli"] = out[ticket]
     return out
 
 
