@@ -48,6 +48,11 @@ def _own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("SLT_QUIET", "1")
 
 
+def pytest_collection_modifyitems(items):
+    """The long ones first, so that at the end no process waits for another's."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 class Project:
     """A copy of the repository in a folder of its own, to run commands in."""
 
