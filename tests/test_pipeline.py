@@ -413,7 +413,7 @@ def test_smoke_runs_end_to_end_in_a_fresh_clone(clone):
 def test_every_notebook_runs_by_nbval_with_its_own_defaults(clone):
     """The one place where nbval is used."""
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
-    command += ["--nbval-cell-timeout=120", "-p", "no:cacheprovider", "--timeout=0", "notebooks"]
+    command += ["--nbval-cell-timeout=400", "-p", "no:cacheprovider", "--timeout=0", "notebooks"]
     done = clone.run(*command, timeout=1700, SLT_RESULTS=str(clone.root.parent / "by-hand"))
     assert re.search(r"\d+ passed", done.stdout) and "failed" not in done.stdout
     assert clone.git("status", "--porcelain").stdout == ""
