@@ -63,6 +63,8 @@ def main(argv=None):
     parser.add_argument("--results", type=int, default=100_000)
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args(argv)
+    if args.results < 1:
+        parser.error(f"--results {args.results}: give at least 1")
     folder = Path(tempfile.mkdtemp(prefix="slt-scale-", dir=args.folder))
     os.environ["SLT_STORE"] = str(folder)
     try:

@@ -469,6 +469,8 @@ def test_fields_are_in_the_keys_of_what_reads_them_only():
         (dict(rewind=3), "rewind=3: give an epoch above 0 and below epochs=3"),
         (dict(rewind=2), "rewind=2: give an epoch .*odd where that is odd"),
         (dict(rounds=[0, 2]), "rounds holds 0: give 1 to 30 rounds"),
+        (dict(rivals=["BinWSNN"]), "rivals holds 'BinWSNN': give ticket rows .*SNN-ConnS"),
+        (dict(rivals=["SNN-ConnS gates"]), "rivals holds 'SNN-ConnS gates': .*and bernoulli, random-readout or random-trained"),
         (dict(looks=0), "looks=0: give at least 1"),
     ],
 )

@@ -10,6 +10,8 @@ import json
 from sltlib.base.words import shown
 from sltlib.data.catalogue import DATASETS
 from sltlib.experiment import CHOICES, FIELDS, Experiment, misfit
+from sltlib.registry import CONTROLS
+from sltlib.table1 import TICKETS
 from sltlib.notebook import recipes
 
 LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
@@ -113,8 +115,12 @@ def together(values):
 
 
 def _pruning(values):
-    """Problems with the rounds of pruning, and with the epoch that pruned networks are set back to."""
+    """Problems with the rounds of pruning, the epoch that pruned networks are set back to, and the rows beside them."""
     epochs, rewind, problems = values["epochs"], values["rewind"], []
+    for name in values.get("rivals", []):
+        ticket, _, more = str(name).partition(" ")
+        if ticket not in TICKETS or more not in ("", "bernoulli", *CONTROLS[:2]):
+            problems.append(f"rivals holds {shown(name)}: give ticket rows ({', '.join(TICKETS)}), or one and bernoulli, {' or '.join(CONTROLS[:2])}")
     if not 0 < rewind < epochs or (epochs - rewind) % 2:
         problems.append(
             f"rewind={rewind}: give an epoch above 0 and below epochs={epochs}, odd where that is odd, so that pruning at equal "

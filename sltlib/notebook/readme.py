@@ -17,10 +17,10 @@ from sltlib.table1 import ROWS
 PROFILE = "mini"
 # notebook: (what it shows, its time class on two cores from an empty store)
 NOTEBOOKS = {
-    "00_spiking_neuron": ("the LIF neuron by hand, by snnTorch, fused; surrogate gradients, decay, reset", "seconds"),
+    "00_spiking_neuron": ("the LIF neuron by hand, by snnTorch, fused; surrogate gradients; a training and a search by hand", "seconds"),
     "01_first_ticket": ("find a spiking ticket, hold it against chance, look inside, use it, add a search", "a minute"),
     "02_table1_cnn": ("the ten rows of Table 1 and their controls, with intervals and verdicts", "minutes"),
-    "03_reward1_sparsity": ("accuracy and loss over sparsity for all ticket kinds, global ranking", "minutes"),
+    "03_reward1_sparsity": ("accuracy and loss over sparsity for all ticket kinds; gates beside edge-popup, one threshold for all layers", "minutes"),
     "04_time_and_decay": ("time steps and decay: accuracy, firing rate, energy", "minutes"),
     "05_energy": ("operations counted from real spikes, energy read in four ways, firing rates", "seconds after 02"),
     "06_event_data": ("from recordings to frames to spikes; the ten rows of Table 1 on (simulated) events", "minutes"),
