@@ -1,13 +1,17 @@
 """The pipeline: DVC, the figure command and papermill, on stand-in notebooks and on the real ones."""
 
+import asyncio
 import contextlib
+import gc
 import importlib
 import json
+import logging
 import os
 import pty
 import re
 import signal
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -275,6 +279,28 @@ def test_ending_the_figure_command_leaves_nothing_running(busy, number):
     assert command.returncode == expected, out
     assert busy.mark.gone(running) == []
     assert "Traceback" not in out, out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_signal_cut_off_is_not_told_at_length(number, monkeypatch, caplog):
+    """A kernel that dies before its cell is given up leaves a task whose exception nobody asks for."""
+    logger = logging.getLogger("asyncio")
+    monkeypatch.setattr(logger, "disabled", False)
+    monkeypatch.setattr(pipeline.threading, "Timer", lambda *given: threading.Thread(target=lambda: None))
+
+    async def dies():
+        raise RuntimeError("Kernel died")
+
+    async def run():
+        asyncio.get_running_loop().create_task(dies())
+        await asyncio.sleep(0)
+
+    with pytest.raises(SystemExit) as ended:
+        pipeline._stop(number, None)
+    assert ended.value.code == 128 + number
+    asyncio.run(run())
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_a_killed_run_is_taken_up_by_the_next_repro(busy):

@@ -164,6 +164,7 @@ def _watch_owner(chain):
 
 
 def _stop(number, frame):
+    _hush_cancelled()  # the kernel may die before this process has let go of its cell
     # Within five seconds in any case: the kernel and the workers end when this process does.
     timer = threading.Timer(5, os._exit, [128 + number])
     timer.daemon = True
