@@ -83,7 +83,7 @@ lab: setup
 	jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_spiking_neuron.ipynb $(LAB_ARGS)
 
 tune: setup
-	python -m sltlib tune
+	python -m sltlib tune --anew
 
 bench: extras
 	python -m bench; status=$$?; python -m bench.packed && exit $$status

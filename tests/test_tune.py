@@ -62,6 +62,48 @@ def test_a_choice_at_the_edge_widens_every_arms_search(fake):
     assert tune.best(table)["SNN"]["lr"] == 0.063
 
 
+def test_a_choice_that_the_mean_moves_to_an_edge_is_widened_too(fake, monkeypatch):
+    """The first seed hides how good the lowest rate is; the other two show it, and everybody gets a round more."""
+    import sltlib.engine.run
+
+    honest = sltlib.engine.run.run
+
+    def run(experiments):
+        table = honest(experiments)
+        spiking, first = table.neuron == "lif", table.seed == tune.SEEDS[0]
+        table.loc[spiking & first & (table.lr == 0.004), "val_accuracy"] = 90.0
+        table.loc[spiking & first & (table.lr == 0.002), "val_accuracy"] = 85.0
+        table.loc[spiking & ~first & (table.lr == 0.002), "val_accuracy"] = 99.0
+        return table
+
+    monkeypatch.setattr("sltlib.engine.run.run", run)
+    monkeypatch.setattr(tune, "TABLE1", ("BinWSNN", "BNN"))
+    monkeypatch.setattr(tune, "RATES", (0.002, 0.004, 0.008))
+    table = tune.search("mini", tune.IMAGES, say=lambda words: None)
+    assert len(set(Counter(table.arm).values())) == 1
+    assert min(table[table.arm == "BinWSNN"].lr) < 0.002 and tune.at_edge(table) == []
+    more = table[(table.arm == "BinWSNN") & (table["round"] == table["round"].max())]
+    assert list(more.seed) == [1001, 1002] and len(set(zip(more.lr, more.logit_scale, strict=True))) == 1, "the best of those left is tried again"
+
+
+def test_what_a_committed_grid_holds_is_not_trained_again(fake, monkeypatch):
+    monkeypatch.setattr(recipes, "tunings", lambda: ["mini"])
+    tune.main(["--notebook", "02"])
+    path = recipes.folder("mini") / "grid.csv"
+    text, trained = path.read_text(), {e.key for e in fake}
+    assert tune.scores().keys() == trained
+    fake.clear()
+    tune.main(["--notebook", "02"])
+    assert not fake and path.read_text() == text
+    half = text.splitlines(keepends=True)
+    path.write_text("".join(half[: len(half) // 2]))
+    tune.main(["--notebook", "02"])
+    assert path.read_text() == text and 0 < len({e.key for e in fake}) < len(trained)
+    fake.clear()
+    tune.main(["--notebook", "02", "--anew"])
+    assert {e.key for e in fake} == trained and path.read_text() == text
+
+
 def test_sweeps_are_tuned_at_each_of_their_sparsities(fake):
     table = tune.search("mini", tune.SWEEP, say=lambda words: None)
     found = tune.about("mini", tune.SWEEP, table)

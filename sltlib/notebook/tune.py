@@ -3,15 +3,18 @@
 `python -m sltlib tune` searches the recipes of every notebook of a profile that has rows of its own, and writes
 under results/tuning/<name>/: grid.csv (every candidate and its validation accuracy) and choices.json (the
 best of each arm, which the notebooks read). Nothing here looks at the test split, and the tuning seeds are not
-those of the reported runs. Trainings are stored: what was interrupted goes on where it stopped.
+those of the reported runs. Trainings are stored, and what a committed grid.csv has under the key of a training is
+not trained again: a search that was interrupted, or widened, goes on where it stopped. `--anew` believes no file.
 
 Every arm has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
 around the best one of each scale of the logits. That round is repeated, for all arms, while any arm's best is at the
 lowest or highest rate that it tried. Then the best three of every arm are trained with two more seeds, and the mean
-decides: the best of many single trainings is often only a lucky one.
+decides: the best of many single trainings is often only a lucky one. Where the mean moved a choice to an end of what
+was tried, all arms get one round more, and the best candidate left of each arm those seeds.
 """
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -120,18 +123,20 @@ def next_round(table, arm):
     made, step = [], math.sqrt(RATES[1] / RATES[0])
     for scale in SCALES:
         part = table[(table.arm == arm) & (table.logit_scale == scale)]
-        tried, found = sorted(set(part.lr)), part.loc[part.val_accuracy.fillna(-1.0).idxmax()]
-        place = tried.index(found.lr)
-        lower = math.sqrt(tried[place - 1] * found.lr) if place else found.lr / step
-        higher = math.sqrt(tried[place + 1] * found.lr) if place + 1 < len(tried) else found.lr * step
-        made += [dict(optimizer=found.optimizer, lr=float(f"{lr:.2g}"), logit_scale=scale) for lr in (lower, higher)]
+        means = part.fillna({"val_accuracy": -1.0}).groupby("lr", sort=False).val_accuracy.agg(["mean", "count"])
+        tried, found = sorted(means.index), means[means["count"] == means["count"].max()]["mean"].idxmax()
+        place = tried.index(found)
+        lower = math.sqrt(tried[place - 1] * found) if place else found / step
+        higher = math.sqrt(tried[place + 1] * found) if place + 1 < len(tried) else found * step
+        made += [dict(optimizer="adam", lr=float(f"{lr:.2g}"), logit_scale=scale) for lr in (lower, higher)]
     return made
 
 
-def finalists(table, arm):
-    """An arm's best recipes by the first seed; the first of the table on a tie."""
-    part = table[table.arm == arm].dropna(subset="val_accuracy").sort_values("val_accuracy", ascending=False, kind="stable")
-    return part[list(recipes.NAMES)].head(FINALISTS).to_dict("records")
+def finalists(table, arm, count=FINALISTS):
+    """An arm's best recipes by the first seed, of those that no other seed was tried with; the first of the table on a tie."""
+    part = table[table.arm == arm].dropna(subset="val_accuracy")
+    part = part[part.groupby(list(recipes.NAMES)).seed.transform("nunique") == 1]
+    return part.sort_values("val_accuracy", ascending=False, kind="stable")[list(recipes.NAMES)].head(count).to_dict("records")
 
 
 def at_edge(table):
@@ -162,58 +167,87 @@ def bare(choices):
     return {arm: {name: found[name] for name in recipes.NAMES} for arm, found in choices.items()}
 
 
-def search(profile, notebook, say=print):
-    """Search the recipes of a notebook's arms, group after group; the table of all candidates, with their rounds."""
+def search(profile, notebook, known=None, say=print):
+    """Search the recipes of a notebook's arms, group after group; the table of all candidates, with their rounds.
+
+    known : {key: validation accuracy} of trainings that need not be done again.
+    """
     done, found = [], settings(profile, notebook) | SMALLER.get(profile, {})
     for group in arms(profile, notebook):
         chosen = bare(best(pandas.concat(done))) if done else None
-        table, rounds, last = None, 0, False
-        while not last:
-            rounds += 1
-            last = rounds > ROUNDS[0] and (rounds > ROUNDS[1] or not at_edge(table))
-            pairs = [
-                (arm, judge(notebook, found, arm, group[arm], recipe, seed, chosen))
-                for arm in group
-                for recipe in (first_round() if table is None else finalists(table, arm) if last else next_round(table, arm))
-                for seed in (SEEDS[1:] if last else SEEDS[:1])
-            ]
-            say(f"{name_of(profile, notebook)}: {'last round' if last else f'round {rounds}'}, {len(group)} arms, {len(pairs)} trainings")
-            part = trained(pairs, list(recipes.NAMES))
-            part.insert(1, "round", rounds)
-            table = part if table is None else pandas.concat([table, part], ignore_index=True)
-        done.append(table)
+        make = functools.partial(_made, notebook, found, group, chosen)
+        done.append(_searched(list(group), make, known or {}, lambda words: say(f"{name_of(profile, notebook)}: {words}")))
     return pandas.concat(done, ignore_index=True)
 
 
-def trained(pairs, columns):
-    """Train (arm, Experiment) pairs; a table of arm, the named columns, seed, validation accuracy and key."""
+def _made(notebook, found, group, chosen, arm, recipe, seed):
+    return judge(notebook, found, arm, group[arm], recipe, seed, chosen)
+
+
+def _searched(group, make, known, say):
+    """The candidates of one group of arms; make(arm, recipe, seed) is an Experiment."""
+    table = None
+
+    def train(words, candidates, seeds):
+        nonlocal table
+        pairs = [(arm, make(arm, recipe, seed)) for arm in group for recipe in candidates(arm) for seed in seeds]
+        say(f"{words}, {len(group)} arms, {len(pairs)} trainings")
+        part = trained(pairs, list(recipes.NAMES), known)
+        part.insert(1, "round", 1 if table is None else table["round"].max() + 1)
+        table = part if table is None else pandas.concat([table, part], ignore_index=True)
+
+    train("round 1", lambda arm: first_round(), SEEDS[:1])
+    for number in range(2, ROUNDS[1] + 1):
+        if number <= ROUNDS[0] or at_edge(table):
+            train(f"round {number}", lambda arm: next_round(table, arm), SEEDS[:1])
+    train("the best again", lambda arm: finalists(table, arm), SEEDS[1:])
+    if at_edge(table):
+        train("a round more, for an edge", lambda arm: next_round(table, arm), SEEDS[:1])
+        train("the best one left, again", lambda arm: finalists(table, arm, 1), SEEDS[1:])
+    return table
+
+
+def scores():
+    """{key: validation accuracy} of every training that a committed grid.csv tells of."""
+    found = {}
+    for path in sorted(recipes.folder("").glob("*/grid.csv")):
+        table = pandas.read_csv(path).dropna(subset=["key", "val_accuracy"])
+        found |= dict(zip(table.key, table.val_accuracy, strict=True))
+    return found
+
+
+def trained(pairs, columns, known=None):
+    """Train (arm, Experiment) pairs; a table of arm, the named columns, seed, validation accuracy and key.
+
+    known : {key: validation accuracy} of those that are not trained again.
+    """
     from sltlib.engine.run import run
     from sltlib.engine.store import Store
 
+    known = dict(known or {})
+    new = list({made.key: made for _, made in pairs if made.key not in known}.values())
     try:
-        table = run([made for _, made in pairs])
+        table = run(new) if new else None
+        known |= dict(zip(table.key, table.val_accuracy, strict=True)) if new else {}
     except RuntimeError as error:  # a rate too high for its row must not end the search: it has no score
         print(error, file=sys.stderr)
-        store, rows = Store(), []
-        if not any(store.get(made) for _, made in pairs):
+        store = Store()
+        there = {made.key: found.metrics["val_accuracy"] for made in new if (found := store.get(made))}
+        if not there:
             raise  # nothing trains: no table of holes over an older one
-        for _, made in pairs:
-            found = store.get(made)
-            score = found.metrics["val_accuracy"] if found else float("nan")
-            rows.append(made.spec() | {"val_accuracy": score, "key": made.key})
-        table = pandas.DataFrame(rows)
-    table.insert(0, "arm", [arm for arm, _ in pairs])
-    return table[["arm", *columns, "seed", "val_accuracy", "key"]]
+        known |= there
+    rows = [made.spec() | {"arm": arm, "val_accuracy": float(f"{known.get(made.key, math.nan):.8g}"), "key": made.key} for arm, made in pairs]
+    return pandas.DataFrame(rows)[["arm", *columns, "seed", "val_accuracy", "key"]]
 
 
 def about(profile, notebook, table):
     """What choices.json holds: the settings, the budget of every arm in words, and each arm's choice."""
     each = len(table[table.seed == SEEDS[0]]) // len(set(table.arm))
-    more = each - len(RATES) * len(SCALES)
+    more, again = each - len(RATES) * len(SCALES), len(table[table.seed == SEEDS[1]]) // len(set(table.arm))
     return {
         "settings": settings(profile, notebook) | SMALLER.get(profile, {}),
         "budget": f"{each} candidates of one seed for every arm: Adam at {len(RATES)} learning rates ({', '.join(map(str, RATES))}) "
-        f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around the best of each scale; the best {FINALISTS} "
+        f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around the best of each scale; the best {again} "
         f"with {len(SEEDS) - 1} more seeds",
         "at_edge": at_edge(table),
         "choices": best(table),
@@ -244,12 +278,13 @@ def sizes(profile, notebook=IMAGES):
 
 
 def main(argv=None):
-    """`python -m sltlib tune [--profile mini] [--notebook 06] [--sizes]`."""
+    """`python -m sltlib tune [--profile mini] [--notebook 06] [--sizes] [--anew]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
     words = f"whose rows: {', '.join(n[:2] for n in NOTEBOOKS)} (default: all that the profile has)"
     parser.add_argument("--notebook", metavar="NUMBER", help=words)
     parser.add_argument("--sizes", action="store_true", help="train the sizes in sizes.csv again instead")
+    parser.add_argument("--anew", action="store_true", help="train what a committed grid.csv holds already, too")
     given = parser.parse_args(argv)
     there = [name for name in NOTEBOOKS if name in profiles.blocks(given.profile)]
     chosen = [name for name in there if given.notebook in (None, name, name[:2])]
@@ -264,7 +299,7 @@ def main(argv=None):
                 _write(table, place / "sizes.csv")
                 print(table.drop(columns=["seed", "key"]).to_string(index=False))
             continue
-        table = search(given.profile, notebook)
+        table = search(given.profile, notebook, {} if given.anew else scores())
         found = about(given.profile, notebook, table)
         _write(table, place / "grid.csv")
         files.write(place / "choices.json", json.dumps(found, indent=1) + "\n")
