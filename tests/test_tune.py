@@ -104,6 +104,23 @@ def test_what_a_committed_grid_holds_is_not_trained_again(fake, monkeypatch):
     assert {e.key for e in fake} == trained and path.read_text() == text
 
 
+def test_a_profile_tunes_what_its_notebooks_read_of_their_own(fake, monkeypatch):
+    """The study's sweeps are of mini's networks and read mini's recipes: they are tuned once, there."""
+    done = []
+    monkeypatch.setattr(tune, "search", lambda profile, notebook, *rest: done.append(notebook))
+    monkeypatch.setattr(tune, "about", lambda *rest: {"choices": {}})
+    monkeypatch.setattr(tune, "_write", lambda *rest: None)
+    tune.main(["--profile", "study"])
+    assert done == [tune.IMAGES, tune.TRANSFORMER]
+    for notebook in (tune.IMAGES, tune.SWEEP, tune.EVENT):
+        mini, study = (profiles.settings(profile, notebook) for profile in ("mini", "study"))
+        assert study["recipes"].startswith("mini") == (notebook != tune.IMAGES)
+        if study["recipes"].startswith("mini"):
+            assert {name: mini[name] for name in ("model", "width", "image_size", "timesteps", "beta", "batch_size")} == {
+                name: study[name] for name in ("model", "width", "image_size", "timesteps", "beta", "batch_size")
+            }
+
+
 def test_sweeps_are_tuned_at_each_of_their_sparsities(fake):
     table = tune.search("mini", tune.SWEEP, say=lambda words: None)
     found = tune.about("mini", tune.SWEEP, table)

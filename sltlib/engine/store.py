@@ -13,8 +13,6 @@ damage is damage: a file that cannot be read now (no right to, no free handle) i
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import os
@@ -24,7 +22,7 @@ from pathlib import Path
 
 from sltlib.base import files, machine, paths
 from sltlib.base.words import plain, shown
-from sltlib.engine import leases
+from sltlib.engine import curves, leases
 from sltlib.engine.leases import Busy
 from sltlib.experiment import Experiment
 from sltlib.predictions import FILE as PREDICTIONS
@@ -62,8 +60,11 @@ class Result:
     ticket_path: Path | None
 
     def ticket(self):
-        """The found `Ticket`; ValueError where the experiment was no search."""
+        """The found `Ticket`; ValueError where the experiment was no search, or where it came from a pack without tickets."""
         if self.ticket_path is None:
+            if TICKET in json.loads((self.path / MANIFEST).read_text(encoding="utf-8")).get("apart", ()):
+                raise ValueError(f"result {self.key} was unpacked from a file without tickets: remove {self.path} and run "
+                                 "its experiment again, which trains it to the same ticket")  # fmt: skip
             raise ValueError(f"result {self.key} has no ticket: its search is {self.experiment.search!r}")
         from sltlib.ticket import Ticket
 
@@ -133,7 +134,7 @@ class Store:
             key,
             folder,
             metrics=json.loads(found["metrics.json"]),
-            history=_read_history(found["history.csv"].decode()),
+            history=curves.read(found["history.csv"].decode()),
             provenance=json.loads(found["provenance.json"]),
             ticket_path=folder / TICKET if TICKET in found else None,
         )
@@ -163,7 +164,7 @@ class Store:
         texts = {
             "experiment.json": files.json_text(experiment.spec()),
             "metrics.json": files.json_text(metrics),
-            "history.csv": _write_history(plain(list(history), "history")),
+            "history.csv": curves.write(plain(list(history), "history")),
             "provenance.json": files.json_text(plain(provenance or {}, "provenance")),
         }
         with self._temporary(experiment.key) as folder:
@@ -177,6 +178,22 @@ class Store:
                 files.put(folder / PREDICTIONS, predictions)
             hashes = {path.name: files.sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
             files.put(folder / MANIFEST, files.json_text({"key": experiment.key, "files": hashes}))
+            files.sync(folder)
+            return self._rename_or_keep(experiment, folder)
+
+    def take(self, key: str, contents: dict) -> Result:
+        """Store a result from elsewhere, {file's name: bytes}, once it is verified; the first writer wins.
+
+        Raises `BrokenResult` where it is damaged or not the one that its key says, `UnknownExperiment`.
+        """
+        with self._temporary(key) as scratch:
+            folder = scratch / key
+            folder.mkdir()
+            for name, content in contents.items():
+                files.put(folder / name, content)
+            experiment = _understood(json.loads(_verified(folder)["experiment.json"]), key)
+            if experiment.key != key:
+                raise BrokenResult(_broken(folder / FILES[0], "describes another experiment"))
             files.sync(folder)
             return self._rename_or_keep(experiment, folder)
 
@@ -269,31 +286,6 @@ def _known(spec):
     return {
         name: _known(value) if name == "source" and value else value for name, value in spec.items() if name in names
     }
-
-
-def _write_history(lines):
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _read_history(text):
-    return [
-        {name: _number(value) for name, value in line.items() if value != ""}
-        for line in csv.DictReader(io.StringIO(text))
-    ]
-
-
-def _number(text):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
 
 
 def _broken(path, why):

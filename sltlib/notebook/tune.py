@@ -281,13 +281,15 @@ def main(argv=None):
     """`python -m sltlib tune [--profile mini] [--notebook 06] [--sizes] [--anew]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
-    words = f"whose rows: {', '.join(n[:2] for n in NOTEBOOKS)} (default: all that the profile has)"
+    words = f"whose rows: {', '.join(n[:2] for n in NOTEBOOKS)} (default: those that read a tuning of their own)"
     parser.add_argument("--notebook", metavar="NUMBER", help=words)
     parser.add_argument("--sizes", action="store_true", help="train the sizes in sizes.csv again instead")
     parser.add_argument("--anew", action="store_true", help="train what a committed grid.csv holds already, too")
     given = parser.parse_args(argv)
     there = [name for name in NOTEBOOKS if name in profiles.blocks(given.profile)]
-    chosen = [name for name in there if given.notebook in (None, name, name[:2])]
+    reads = {name: profiles.settings(given.profile, name)["recipes"] for name in there}
+    own = [name for name in there if reads[name] == name_of(given.profile, name)]
+    chosen = [name for name in there if given.notebook in (name, name[:2])] if given.notebook else own
     if not chosen:
         raise ValueError(f"no rows of {given.notebook!r} in {given.profile}: choose from {', '.join(n[:2] for n in there)}")
     for notebook in chosen:
