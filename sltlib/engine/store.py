@@ -46,7 +46,7 @@ class Result:
     """What an Experiment left in the Store.
 
     metrics : plain JSON values; a number that was not finite is None.
-    history : one dict of numbers for each line of the learning curve.
+    curve : the learning curve as CSV; `history` reads it.
     provenance : device, threads, versions, times.
     ticket_path : the safetensors file, None where nothing was searched.
     """
@@ -55,9 +55,14 @@ class Result:
     key: str
     path: Path
     metrics: dict
-    history: list[dict]
+    curve: str
     provenance: dict
     ticket_path: Path | None
+
+    @property
+    def history(self) -> list[dict]:
+        """One dict of numbers for each line of the learning curve."""
+        return curves.read(self.curve)
 
     def ticket(self):
         """The found `Ticket`; ValueError where the experiment was no search, or where it came from a pack without tickets."""
@@ -134,7 +139,7 @@ class Store:
             key,
             folder,
             metrics=json.loads(found["metrics.json"]),
-            history=curves.read(found["history.csv"].decode()),
+            curve=found["history.csv"].decode(),
             provenance=json.loads(found["provenance.json"]),
             ticket_path=folder / TICKET if TICKET in found else None,
         )
