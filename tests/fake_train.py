@@ -3,6 +3,7 @@
 <key>.wait   a FIFO: say the process id into the FIFO `started`, then wait until it is opened
 <key>.die    kill -9 this process, `die` times (the file's text)
 <key>.fail   raise an error with the file's text; <key>.foreseen one that is foreseen; <key>.full a full disk's
+`real` trains in earnest: once, right after a checkpoint, it kills the process whose id is in `worker`.
 <key>.compile  leave a file where compiled kernels are kept
 Every training that runs is a line in `log`: key, process id, SLT_WORD, GLIBC_TUNABLES.
 """
@@ -48,3 +49,21 @@ def train(experiment, store, report):
         source = store.get(experiment.source).metrics["score"] if experiment.source else 0
         metrics = {"score": experiment.seed * 2 + source, "rates": {"a": 0.5}, "lost": float("nan")}
         return store.publish(experiment, metrics, [{"epoch": 0, "loss": 0.1}], {"pid": os.getpid()})
+
+
+def real(experiment, store, report):
+    from sltlib.engine import work
+    from sltlib.engine.checkpoints import Checkpoint
+
+    victim, save = Path(os.environ["SLT_FAKE"]) / "worker", Checkpoint.save
+
+    def save_then_kill(self, step, *state):
+        save(self, step, *state)
+        if step >= 3 and victim.exists():
+            pid = int(victim.read_text())
+            victim.unlink()
+            os.kill(pid, signal.SIGKILL)
+            signal.pause()  # until this process, too, is ended: its parent is dead
+
+    Checkpoint.save = save_then_kill
+    return work.train(experiment, store, report)

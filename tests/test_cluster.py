@@ -1,5 +1,6 @@
 """Many machines: dask's workers over the loopback, and claimers over one store."""
 
+import dataclasses
 import json
 import os
 import random
@@ -15,9 +16,11 @@ import pytest
 from test_runner import DENSE, HERE, MASK, TICKET, InThread, fake, seeds  # noqa: F401
 
 from sltlib import Experiment
-from sltlib.engine import cluster, leases, queue
+from sltlib.base.progress import Trainings
+from sltlib.engine import cluster, leases, queue, remote, work
 from sltlib.engine import run as engine
 from sltlib.engine.store import Store
+from sltlib.notebook import plan
 
 
 class Cluster:
@@ -84,6 +87,67 @@ def test_a_dask_worker_that_is_killed_costs_one_training_again(fake, dask):  # n
     assert fake.started() != pid
     fake.release(e)
     assert running.result().score.tolist() == [0] and fake.log() == [e.key] * 2
+
+
+def test_a_dask_worker_killed_in_a_real_training_leaves_the_same_bytes(fake, dask, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("SLT_COMPILE", "0")
+    monkeypatch.setenv("SLT_CHECKPOINT_S", "0")
+    monkeypatch.setattr(engine, "TRAIN", "fake_train:real")
+    e = Experiment("fashion", neuron="relu", model="conv2", width=0.1, image_size=8, train_images=400, epochs=1, batch_size=50)
+    first = dask.worker("--no-nanny")
+    (fake.folder / "worker").write_text(str(first.pid))
+    running = InThread(fake.run, [e], f"dask:{dask.file}", 0)
+    first.wait()
+    dask.worker("--no-nanny")
+    running.result()
+    assert fake.store.get(e).provenance["resumed"] == 3, "it went on where the dead one stood"
+    whole = Store(fake.folder / "whole")
+    work.train(e, whole)
+    assert bytes_of(fake.store) == bytes_of(whole)
+    assert leases.taken(fake.store.root) == set()
+
+
+def test_progress_comes_back_through_dask(fake, monkeypatch):  # noqa: F811
+    told = []
+
+    class Watched(Trainings):
+        def start(self, key):
+            told.append((key, "start"))
+            super().start(key)
+
+        def report(self, key, done, total):
+            told.append((key, done, total))
+            super().report(key, done, total)
+
+    monkeypatch.setattr(engine, "Trainings", Watched)
+    monkeypatch.setattr(remote, "REPORT", 0)
+    monkeypatch.setenv("SLT_STATUS", str(fake.folder / "status.json"))
+    wanted = seeds(0, 1)
+    fake.run(wanted, "dask:local:1", 0)
+    for e in wanted:
+        own = [words[1:] for words in told if words[0] == e.key]
+        assert own[0] == ("start",) and own[1:] == [(1, 4), (4, 4)][: len(own) - 1] and len(own) > 1
+    status = json.loads((fake.folder / "status.json").read_text())
+    assert (status["done"], status["total"], status["fraction"]) == (2, 2, 1.0)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(root="/nowhere"), "does not see the driver's store /nowhere: SLT_STORE has to be a folder that all machines share"),
+    (dict(name="another"), "does not see the driver's store"),
+    (dict(code="0" * 16), "has other code of sltlib than the driver: update it"),
+])  # fmt: skip
+def test_a_machine_that_cannot_train_for_a_driver_says_why(fake, change, words):  # noqa: F811
+    with fake.store.lease("driver-1"):
+        right = remote.Job(str(fake.store.root), engine.TRAIN, (), work.source_hash(), "driver-1")
+        assert remote._unfit(right) is None
+        assert words in remote._unfit(dataclasses.replace(right, **change))
+
+
+def test_a_worker_of_other_code_fails_its_trainings_in_one_line(fake, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(cluster.work, "source_hash", iter(["of the driver", *["of the worker"] * 9]).__next__)
+    with pytest.raises(RuntimeError, match="has other code of sltlib than the driver"):
+        fake.run([DENSE], "dask:local:1", 0)
+    assert fake.log() == [] and not fake.store.keys()
 
 
 def test_a_killed_scheduler_is_one_line_and_the_rest_trains_later(fake, dask, monkeypatch):  # noqa: F811
@@ -223,14 +287,14 @@ from sltlib.engine import run as engine
 from sltlib.engine.store import Store
 engine.TRAIN = sys.argv[2]
 specs = __import__("json").loads(sys.argv[3])
-engine.claim([Experiment.from_spec(spec) for spec in specs], "inline", store=Store(sys.argv[1]))
+engine.claim([Experiment.from_spec(spec) for spec in specs], sys.argv[4], 2, store=Store(sys.argv[1]))
 """
 
 
-def claimer(root, wanted, how="fake_train:train"):
+def claimer(root, wanted, how="fake_train:train", backend="inline"):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
     specs = json.dumps([e.spec() for e in wanted])
-    return subprocess.Popen([sys.executable, "-c", CLAIM, str(root), how, specs], env=env)
+    return subprocess.Popen([sys.executable, "-c", CLAIM, str(root), how, specs, backend], env=env)
 
 
 def test_a_claimer_takes_over_what_a_dead_one_held(fake):  # noqa: F811
@@ -245,6 +309,27 @@ def test_a_claimer_takes_over_what_a_dead_one_held(fake):  # noqa: F811
     fake.release(held)
     assert running.result() == 2
     assert sorted(fake.log()) == sorted([held.key, held.key, other.key])
+
+
+def test_claimers_with_processes_train_everything_once(fake):  # noqa: F811
+    wanted = [*seeds(*range(8)), MASK]
+    claimers = [claimer(fake.store.root, wanted, backend="processes") for _ in range(2)]
+    assert [process.wait() for process in claimers] == [0, 0]
+    assert sorted(fake.log()) == sorted({e.key for e in (*wanted, TICKET)}) and leases.taken(fake.store.root) == set()
+
+
+def test_the_claim_command_says_what_was_missing_and_what_failed(fake, monkeypatch, capfd):  # noqa: F811
+    monkeypatch.setenv("SLT_STORE", str(fake.store.root))
+    monkeypatch.setattr(plan, "experiments", lambda profile, name: seeds(0, 1) if name == "01_first_ticket" else [])
+    command = ["--profile", "smoke", "--claim", "--backend", "inline"]
+    fake.set(DENSE.replace(seed=1), "fail", "boom")
+    assert plan.main(command) == 1
+    assert "1 of 2" in (said := capfd.readouterr().err) and "boom" in said
+    (fake.folder / f"{DENSE.replace(seed=1).key}.fail").unlink()
+    for missing in (1, 0):
+        assert plan.main(command) == 0
+        assert f"everything is stored; {missing} trainings were missing at the start" in capfd.readouterr().out
+    assert len(fake.log()) == 3
 
 
 def test_claimers_begin_with_different_trainings_and_long_ones_first():
