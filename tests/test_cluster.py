@@ -89,6 +89,13 @@ def test_a_dask_worker_that_is_killed_costs_one_training_again(fake, dask):  # n
     assert running.result().score.tolist() == [0] and fake.log() == [e.key] * 2
 
 
+def test_a_training_process_that_dies_is_not_used_again(fake):  # noqa: F811
+    first, second = seeds(0, 1)
+    fake.set(first, "die", 1)
+    fake.run([first, second], "dask:local:1", 0)
+    assert sorted(fake.log()) == sorted([first.key, first.key, second.key]) and len(set(fake.log(1))) == 2
+
+
 def test_a_dask_worker_killed_in_a_real_training_leaves_the_same_bytes(fake, dask, monkeypatch):  # noqa: F811
     monkeypatch.setenv("SLT_COMPILE", "0")
     monkeypatch.setenv("SLT_CHECKPOINT_S", "0")
