@@ -45,12 +45,12 @@ $(STAMP):
 	.venv/bin/python -m sltlib kernel
 	@rm -f .venv/installed-* && touch $(STAMP)
 
-# Optional packages: `make test` tests with them, `make bench` times spikingjelly, nothing else needs them. Without
+# Optional packages: `make test` tests with them, and builds the site; `make bench` times spikingjelly. Without
 # --no-deps spikingjelly wants torchvision and torchaudio, which it does not use here.
 extras: $(EXTRAS)
 
 $(EXTRAS): $(STAMP)
-	$(INSTALL) -e '.[test,bench,cifar,cluster,events]'
+	$(INSTALL) -e '.[test,bench,cifar,cluster,events,site]'
 	$(INSTALL) --no-deps spikingjelly==2.0.0
 	@rm -f .venv/extras-* && touch $(EXTRAS)
 
