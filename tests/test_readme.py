@@ -29,6 +29,17 @@ def test_a_number_that_was_typed_in_is_found(monkeypatch, tmp_path):
         readme.filled(TEXT.replace("<!-- claims -->", ""))
 
 
+def test_the_forest_plot_is_of_the_committed_results(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(readme, "FOREST", tmp_path)
+    monkeypatch.setattr(readme, "PAGES", {})
+    assert readme.main(["--check"]) == 1 and not list(tmp_path.iterdir())
+    assert "run `python -m sltlib readme`" in capsys.readouterr().err
+    assert readme.main([]) == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "table.csv"]
+    assert readme.main(["--check"]) == 0
+    (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("holds", "does not hold"))
+    assert readme.main(["--check"]) == 1
+
+
 def test_every_claim_and_row_is_shown():
     metrics = readme._metrics("02_table1_cnn")
     assert all(claim["claim"] in SECONDARY and claim["verdict"] in SECONDARY for claim in metrics["claims"])

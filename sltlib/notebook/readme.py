@@ -1,7 +1,7 @@
 """The tables of README.md and docs/secondary.md, made from the committed results: `python -m sltlib readme`.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
-number there is typed in. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
+number there is typed in; results/claims has the claims as a picture and its data. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from sltlib.notebook import profiles
 from sltlib.table1 import ROWS
 
 PROFILE = "mini"
+FOREST = paths.ROOT / "results" / "claims"
 # notebook: (what it shows, its time class on two cores from an empty store)
 NOTEBOOKS = {
     "00_spiking_neuron": ("the LIF neuron by hand, by snnTorch, fused; surrogate gradients; a training and a search by hand", "seconds"),
@@ -92,6 +93,17 @@ def replaced(text, name, made):
     return pattern.sub(lambda found: f"{found[1]}{made}\n{found[2]}", text)
 
 
+def forest():
+    """(results/claims/table.csv as a text, a function that draws the figure beside it): every claim in every profile."""
+    import pandas
+
+    from sltlib import figures, forest
+    from sltlib.notebook import outputs
+
+    found = {name: each for name, each in tested.table(("mini", "study"), paths.ROOT / "results").items() if each}
+    return outputs.table_text(pandas.DataFrame(forest.rows(found))), lambda: figures.headline(forest.draw(found), FOREST)
+
+
 PAGES = {"README.md": (notebooks, claims), "docs/secondary.md": (secondary, rows)}
 
 
@@ -118,4 +130,14 @@ def main(argv=None):
         else:
             files.write(paths.ROOT / page, new)
             print(f"{page}: tables made anew")
+    data, draw = forest()
+    path = FOREST / "table.csv"
+    if not path.is_file() or path.read_text(encoding="utf-8") != data:
+        stale[path] = data
+        if check:
+            print(f"{path} does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
+        else:
+            files.write(path, data)
+            draw()
+            print(f"{FOREST}: drawn anew")
     return int(check and bool(stale))
