@@ -128,17 +128,19 @@ def told(profile: str, only: str | None = None, store=None) -> str:
         paces += [here] if here else []
         shared = len(every) - len(stored) - len(own)
         text = f"{name:24}{len(stored):5} of {len(every)} trained"
-        lines.append((text, sum(map(cost, own.values())), shared))
+        lines.append((text, sum(map(cost, own.values())), shared, here))
     rate = statistics.median(paces) if paces else None
     out = []
-    for text, rest, shared in lines:
+    total = 0.0
+    for text, rest, shared, here in lines:
         words = f", {shared} more with a notebook above" if shared else ""
         if rest:
-            words += f", the rest costs about {duration(rest * rate)} of one core" if rate else ", the rest costs: not known yet"
+            seconds = rest * (here or rate or 0)  # at its own pace, where some of it is trained
+            total += seconds
+            words += f", the rest costs about {duration(seconds)} of one core" if seconds else ", the rest costs: not known yet"
         out.append(text + words)
-    total = sum(rest for _, rest, _ in lines)
-    if total and rate:
-        out.append(f"in all about {duration(total * rate)} of one core")
+    if total:
+        out.append(f"in all about {duration(total)} of one core")
     return "\n".join(out)
 
 
