@@ -147,9 +147,8 @@ def test_make_test_installs_the_extras_and_make_repro_does_not():
         run = ["make", "--dry-run", "--always-make", target]
         return subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
-    wanted = set(EXTRAS) - {"site"}  # `make site` installs its own
     assert "'.[site]'" in commands("site")
-    extras = ",".join(sorted(wanted, key=lambda extra: (extra != "test", extra)))
+    extras = ",".join(sorted(EXTRAS, key=lambda extra: (extra != "test", extra)))
     for target in ("repro", "test-fast"):
         assert "'.[test]'" in commands(target) and extras not in commands(target)
     assert f"'.[{extras}]'" in commands("test"), f"the Makefile's target `extras` installs '.[{extras}]'"
