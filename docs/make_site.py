@@ -140,7 +140,8 @@ def stage(source, profile, results):
         _copy(paths.ROOT / name, source / name)
     for path in sorted((paths.ROOT / "docs").glob("*.md")):
         _copy(path, source / "docs" / path.name)
-    shutil.copytree(paths.ROOT / "results" / "bench", source / "results" / "bench")
+    for name in ("bench", "claims"):
+        shutil.copytree(paths.ROOT / "results" / name, source / "results" / name)
     shutil.copytree(paths.ROOT / "results" / "mini", source / "results" / "mini", ignore=shutil.ignore_patterns("executed.ipynb", "tickets"))
     for name, notebook in notebooks.items():
         folder = results / profile / name
