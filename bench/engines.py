@@ -102,10 +102,10 @@ def in_onnx(layers, shape, path):
 
 
 def quantized(path, to, images, vnni):
-    """The ONNX file in int8: scales from images, one a layer, 7 bits where int8 products saturate without VNNI.
+    """The ONNX file in int8: scales from images; without VNNI, where int8 products saturate, 7 bits and weights by channel.
 
-    With a scale for each channel of the weights OpenVINO (2026.4) computes fully connected layers wrongly on processors
-    with AVX-512 and VNNI: errors as large as the logits. Here both ways are as exact in ONNX Runtime.
+    With VNNI one scale a layer: with one for each channel OpenVINO (2026.4) computes fully connected layers wrongly there,
+    with errors as large as the logits; in ONNX Runtime both ways are as exact.
     """
     from onnxruntime import quantization as q
 
@@ -117,7 +117,7 @@ def quantized(path, to, images, vnni):
 
     logging.getLogger().setLevel(logging.ERROR)  # its advice on preparing a graph that is prepared
     q.quantize_static(
-        path, to, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=False, reduce_range=not vnni,
+        path, to, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=not vnni, reduce_range=not vnni,
         activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8,
     )  # fmt: skip
 
