@@ -14,7 +14,7 @@ from sltlib.notebook import readme
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, measure, report, rivals, steps  # noqa: E402
+from bench import cheaper, measure, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -149,3 +149,32 @@ def test_a_report_trains_nothing_and_fills_its_page(tmp_path, monkeypatch):
     report.fill_readme(Path(__file__).resolve().parent.parent / "results" / "bench")
     text = (tmp_path / "docs" / "speed.md").read_text()
     assert text.startswith("a\n<!-- speed -->\n| network | T |") and text.endswith("<!-- /speed -->\nb\n") and "stale words" not in text
+
+
+# --- what else starves a ticket
+
+
+def test_without_a_change_a_ticket_is_the_one_that_was_tuned():
+    """So that each difference is to the recipe that notebook 03 has, at its own sparsity, and those are trained already."""
+    import pandas as pd
+
+    from sltlib.notebook import recipes
+
+    grid = pd.read_csv(recipes.folder("mini-03") / "grid.csv")
+    plain = starves.pairs(["nothing"])
+    assert len(plain) == 3 * 2 * 3 and {e.key for *_, e in plain} <= set(grid.key)
+    for change in starves.CHANGES:
+        made = starves.pairs([change])
+        for _, name, sparsity, e in made:
+            (same,) = [p for _, n, s, p in plain if (n, s, p.seed) == (name, sparsity, e.seed)]
+            assert e.replace(**{field: getattr(same, field) for field in starves.CHANGES[change]}) == same
+
+
+def test_the_table_of_changes_has_the_difference_to_no_change():
+    import pandas as pd
+
+    lines = [("nothing", "BinWSNN-ConnS", 0.8, seed, 80.0 + seed) for seed in range(3)]
+    lines += [("6 epochs", "BinWSNN-ConnS", 0.8, seed, 82.5 + seed) for seed in range(3)]
+    table = starves.told(pd.DataFrame(lines, columns=["change", "row", "sparsity", "seed", "val_accuracy"])).splitlines()
+    assert table[2].startswith("| nothing | 81.0 |") and table[3].startswith("| 6 epochs | +2.5 (+2.5 to +2.5) |")
+    assert "MPSLT (lif), 80 %" in table[0] and len({line.count("|") for line in table}) == 1

@@ -60,6 +60,19 @@ def test_a_result_that_was_removed_is_trained_again_with_its_ticket(full, tmp_pa
     assert files_of(other, e.key)["ticket.safetensors"] == files_of(full, e.key)["ticket.safetensors"]
 
 
+def test_what_starts_from_a_result_without_its_ticket_says_so_in_one_line(full, tmp_path, monkeypatch, capsys):
+    other, source = Store(tmp_path / "other"), WANTED[0]
+    pack(full, [source.key], tmp_path / "a.zip")
+    unpack(other, tmp_path / "a.zip")
+    after = source.replace(search="found-mask-trained", source=source)
+    with pytest.raises(RuntimeError, match=f"{source.key} was unpacked from a file without tickets: remove ") as error:
+        run([after], backend="inline", store=other)
+    assert "Traceback" not in str(error.value)
+    monkeypatch.setenv("SLT_STORE", str(other.root))
+    words = [f"{name}={value}" for name, value in source.canonical().items()]
+    assert main(["run", *words]) == 0 and "left out of the file that it was unpacked from" in capsys.readouterr().out
+
+
 def test_with_tickets_a_pack_is_the_whole_result(full, tmp_path):
     other = Store(tmp_path / "other")
     pack(full, full.keys(), tmp_path / "a.zip", tickets=True)

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from sltlib import run
+from sltlib import Experiment, run
 from sltlib.base import paths
 from sltlib.engine.store import Store
 from sltlib.notebook import plan, profiles
@@ -47,6 +47,20 @@ def test_list_tells_how_far_a_profile_is(tmp_path):
     run([linear], backend="inline", store=store)
     words = plan.told("smoke", "01", store)
     assert f"1 of {len(wanted)} trained, the rest costs about" in words and "in all about" in words
+
+
+def test_the_rest_is_reckoned_at_the_notebooks_own_pace(tmp_path, monkeypatch):
+    """Two notebooks of the same cost, one trained ten times as slowly."""
+    slow, fast = (Experiment("fashion", lr=rate) for rate in (0.1, 0.2))
+    wanted = {"one": [slow, slow.replace(seed=1)], "two": [fast, fast.replace(seed=1)]}
+    store = Store(tmp_path)
+    for e, took in ((slow, 36000), (fast, 3600)):
+        store.publish(e, {"val_accuracy": 1.0}, provenance={"seconds": took})
+    monkeypatch.setattr(plan, "notebooks", lambda profile, only: list(wanted))
+    monkeypatch.setattr(plan, "experiments", lambda profile, name: wanted[name])
+    one, two, every = plan.told("mini", None, store).splitlines()
+    assert one.endswith("costs about 10.0 h of one core") and two.endswith("costs about 60 min of one core")
+    assert every == "in all about 11.0 h of one core"
 
 
 def test_time_up_keeps_what_is_done_and_the_same_command_goes_on(monkeypatch, capsys):

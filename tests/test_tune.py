@@ -104,6 +104,45 @@ def test_what_a_committed_grid_holds_is_not_trained_again(fake, monkeypatch):
     assert {e.key for e in fake} == trained and path.read_text() == text
 
 
+def test_what_cannot_train_does_not_keep_a_search_from_going_on(fake, monkeypatch):
+    """One candidate diverges every time; it is the only one without a score in the grid, and the search still ends."""
+    import sltlib.engine.run
+
+    honest = sltlib.engine.run.run
+
+    def run(experiments):
+        if any(e.lr == 0.2 and e.model == "linear" for e in experiments):
+            raise RuntimeError("the loss stopped being finite")
+        return honest(experiments)
+
+    class Nothing:
+        def get(self, experiment):
+            return None
+
+    made = [("linear", tune.judge(tune.IMAGES, tune.settings("mini"), "linear", 0.5, recipe, 1000)) for recipe in tune.first_round()]
+    known = {e.key: 80.0 for _, e in made if e.lr != 0.2}
+    monkeypatch.setattr("sltlib.engine.run.run", run)
+    monkeypatch.setattr("sltlib.engine.store.Store", Nothing)
+    table = tune.trained(made, list(recipes.NAMES), known)
+    assert table[table.lr == 0.2].val_accuracy.isna().all() and (table[table.lr != 0.2].val_accuracy == 80).all()
+    with pytest.raises(RuntimeError, match="finite"):
+        tune.trained(made, list(recipes.NAMES))
+
+
+def test_a_finalist_that_cannot_train_again_is_not_chosen_twice():
+    seeds = [(0.002, 1000, 90.0), (0.002, 1001, math.nan), (0.002, 1002, math.nan), (0.02, 1000, 80.0)]
+    table = pd.DataFrame([("SNN", "adam", lr, 1.0, seed, score) for lr, seed, score in seeds],
+                         columns=["arm", "optimizer", "lr", "logit_scale", "seed", "val_accuracy"])  # fmt: skip
+    assert [found["lr"] for found in tune.finalists(table, "SNN", 1)] == [0.02]
+    never = pd.concat([table, table.tail(1).assign(lr=0.2, val_accuracy=math.nan)])
+    assert [found["lr"] for found in tune.finalists(never, "SNN", 3)] == [0.02], "nor what could not be trained at all"
+
+
+def test_a_profile_without_a_tuning_of_its_own_says_so():
+    with pytest.raises(ValueError, match="every notebook of smoke reads another's recipes: choose --notebook from 02, 03"):
+        tune.main(["--profile", "smoke"])
+
+
 def test_a_profile_tunes_what_its_notebooks_read_of_their_own(fake, monkeypatch):
     """The study's sweeps are of mini's networks and read mini's recipes: they are tuned once, there."""
     done = []
@@ -293,3 +332,19 @@ def test_every_committed_choice_was_tuned_with_todays_grid():
             grid = pd.read_csv(recipes.folder(name) / "grid.csv")
             assert tune.about(*tune.subject(name), grid) == kept
     assert (paths.ROOT / "results/tuning/README.md").is_file()
+
+
+def test_the_rates_of_one_threshold_are_the_best_that_were_tried():
+    """Notebook 03 takes .0006 at 80 % and .0002 at 95 %; each line's key is what today's code gives its training."""
+    table = pd.read_csv(paths.ROOT / "results/tuning/one-threshold.csv")
+    found = tune.settings("mini", tune.SWEEP)
+    for line in table.itertuples():
+        recipe = dict(optimizer="adam", lr=line.lr, logit_scale=line.logit_scale)
+        plain = tune.judge(tune.SWEEP, found, f"{line.arm} at {line.sparsity:g}", line.sparsity, recipe, line.seed)
+        assert plain.replace(ranking=line.ranking).key == line.key
+        assert recipes.recipe("mini-03", line.arm, line.sparsity)["logit_scale"] == line.logit_scale
+    scaled = table[table.ranking == "scaled"]
+    best = scaled.loc[scaled.groupby(["arm", "sparsity"]).val_accuracy.idxmax()]
+    assert set(zip(best.sparsity, best.lr, strict=True)) == {(0.8, 0.0006), (0.95, 0.0002)}
+    cells = (paths.NOTEBOOKS / "03_reward1_sparsity.ipynb").read_text()
+    assert "0.0006 if s < 0.9 else 0.0002" in cells

@@ -34,7 +34,8 @@ def run_main(argv=None) -> int:
     print(f"{'key':24} {result.key}")
     for name, value in result.metrics.items():
         print(f"{name:24} {value}")
-    print(f"{'ticket':24} {result.ticket_path or 'none: nothing was searched'}")
+    without = "left out of the file that it was unpacked from" if result.apart else "none: nothing was searched"
+    print(f"{'ticket':24} {result.ticket_path or without}")
     return 0
 
 

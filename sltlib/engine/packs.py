@@ -28,29 +28,25 @@ def pack(store: Store, keys, path: Path, tickets: bool = False) -> int:
     """Write the store's results under these keys to one file, whole or not at all; how many there are.
 
     tickets : with tickets and trained weights.
-    Raises ValueError naming the keys that the store lacks, and `BrokenResult` before anything is written.
+    Raises ValueError naming a key that the store lacks, and `BrokenResult` before anything is written.
     """
     keys = sorted(set(keys))
-    if missing := [key for key in keys if store.read(key) is None]:  # verified, all of them
-        raise ValueError(f"the store {store.root} has no {', '.join(missing[:5])}{' and more' * (len(missing) > 5)}")
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(content, "w") as archive:
         for key in keys:
-            folder = store.root / "results" / key
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            if not tickets and TICKET in manifest["files"]:
+            found = store.contents(key)
+            if found is None:
+                raise ValueError(f"the store {store.root} has no {key}")
+            if not tickets and found.pop(TICKET, None):
+                manifest = json.loads(found[MANIFEST])
                 manifest.setdefault("apart", {})[TICKET] = manifest["files"].pop(TICKET)
-            for name in sorted(manifest["files"]):
-                _add(archive, f"{key}/{name}", (folder / name).read_bytes())
-            _add(archive, f"{key}/{MANIFEST}", files.json_text(manifest).encode())
+                found[MANIFEST] = files.json_text(manifest).encode()
+            for name in sorted(found):
+                info = zipfile.ZipInfo(f"{key}/{name}", EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, found[name])
     files.write(Path(path), content.getvalue())
     return len(keys)
-
-
-def _add(archive, name, content):
-    info = zipfile.ZipInfo(name, EPOCH)
-    info.compress_type = zipfile.ZIP_DEFLATED
-    archive.writestr(info, content)
 
 
 def unpack(store: Store, path: Path, say=print) -> tuple[int, int]:

@@ -64,10 +64,15 @@ class Result:
         """One dict of numbers for each line of the learning curve."""
         return curves.read(self.curve)
 
+    @property
+    def apart(self) -> bool:
+        """Whether it came from a pack that left its ticket out."""
+        return TICKET in json.loads((self.path / MANIFEST).read_text(encoding="utf-8")).get("apart", ())
+
     def ticket(self):
         """The found `Ticket`; ValueError where the experiment was no search, or where it came from a pack without tickets."""
         if self.ticket_path is None:
-            if TICKET in json.loads((self.path / MANIFEST).read_text(encoding="utf-8")).get("apart", ()):
+            if self.apart:
                 raise ValueError(f"result {self.key} was unpacked from a file without tickets: remove {self.path} and run "
                                  "its experiment again, which trains it to the same ticket")  # fmt: skip
             raise ValueError(f"result {self.key} has no ticket: its search is {self.experiment.search!r}")
@@ -129,10 +134,8 @@ class Store:
         Raises `BrokenResult`, `UnknownExperiment` where only its description is not understood here, or
         OSError where it cannot be read now.
         """
-        folder = self._folder(key)
-        try:
-            found = _verified(folder)
-        except FileNotFoundError:
+        folder, found = self._folder(key), self.contents(key)
+        if found is None:
             return None
         return Result(
             _understood(json.loads(found["experiment.json"]), key),
@@ -185,6 +188,13 @@ class Store:
             files.put(folder / MANIFEST, files.json_text({"key": experiment.key, "files": hashes}))
             files.sync(folder)
             return self._rename_or_keep(experiment, folder)
+
+    def contents(self, key: str) -> dict[str, bytes] | None:
+        """What the files of a result hold, verified, by name, the manifest too; None where there is none. Raises as `read`."""
+        try:
+            return _verified(self._folder(key))
+        except FileNotFoundError:
+            return None
 
     def take(self, key: str, contents: dict) -> Result:
         """Store a result from elsewhere, {file's name: bytes}, once it is verified; the first writer wins.
@@ -306,14 +316,14 @@ def _verified(folder):
     FileNotFoundError where there is no result, BrokenResult where it is damaged.
     """
     path = folder / MANIFEST
+    found = {MANIFEST: _bytes(path, folder)}
     try:
-        manifest = json.loads(_bytes(path, folder))
+        manifest = json.loads(found[MANIFEST])
         hashes, key = dict(manifest["files"]), manifest["key"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BrokenResult(_broken(path, f"cannot be read ({error!r})")) from error
     if key != folder.name:
         raise BrokenResult(_broken(path, f"is of {key}"))
-    found = {}
     for name in dict.fromkeys([*FILES, *hashes]):
         found[name] = _bytes(folder / name, folder)
         if files.sha256(found[name]) != hashes.get(name):

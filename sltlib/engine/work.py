@@ -49,7 +49,7 @@ def train(experiment, store=None, report=None):
     from sltlib import train as training
 
     store = store or Store()
-    source, early = (train(e, store).ticket() if e else None for e in (experiment.source, experiment.early))
+    source, early = (_ticket(e, store) for e in (experiment.source, experiment.early))
     with store.lease(experiment.key, wait=True):
         stored = store.get(experiment)
         if stored:
@@ -65,6 +65,17 @@ def train(experiment, store=None, report=None):
         result = store.publish(experiment, found.metrics, found.history, about, found.ticket.save, encode(found.predictions))
         checkpoint.drop()
         return result
+
+
+def _ticket(experiment, store):
+    """The ticket of what an experiment starts from; Foreseen where the store has its numbers only."""
+    if experiment is None:
+        return None
+    result = train(experiment, store)
+    try:
+        return result.ticket()
+    except ValueError as error:
+        raise Foreseen(str(error)) from error
 
 
 @functools.cache

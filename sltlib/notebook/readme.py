@@ -104,7 +104,28 @@ def forest():
     return outputs.table_text(pandas.DataFrame(forest.rows(found))), lambda: figures.headline(forest.draw(found), FOREST)
 
 
-PAGES = {"README.md": (notebooks, claims), "docs/secondary.md": (secondary, rows)}
+def against():
+    """What the same runs say against tickets, as prominently as what they say for them."""
+    found, ratios = _metrics("03_reward1_sparsity")["accuracy"], _metrics("05_energy")["ratios"]
+    top = max(float(name.rpartition(" ")[2]) for name in found)
+    rows = {"a *random* mask under trained weights": "SNN-ConnS random-trained", "the SLT": "SNN-ConnS", "the MPSLT": "BinWSNN-ConnS"}
+    means = {words: found[f"{row} {top:g}"] for words, row in rows.items()}
+    half = _metrics("02_table1_cnn")["controls"]["SNN-ConnS − random-trained"]
+    costs = {name: ratios[f"{name}, memory"] for name in ("ANN / MPSLT", "MPLT 1/32 / MPSLT")}
+    return (
+        f"With {100 * top:g} % of the weights removed "
+        + ", ".join(f"{words} has {_within(each)} %" for words, each in means.items())
+        + f" (n={means['the SLT']['n']}). At 50 % the SLT is {_within(half)} points from the random mask (n={half['n']}). With memory counted the ANN costs "
+        f"{costs['ANN / MPSLT']['mean']:.1f} times the MPSLT, not {ratios['ANN / MPSLT, arithmetic']['mean']:.1f} times, and the MPSLT's relu twin "
+        f"{costs['MPLT 1/32 / MPSLT']['mean']:.2f} times (n={costs['ANN / MPSLT']['n']}). Means and 95 % intervals."
+    )
+
+
+def _within(found):
+    return f"{found['mean']:.1f} ± {(found['high'] - found['low']) / 2:.1f}"
+
+
+PAGES = {"README.md": (notebooks, claims, against), "docs/secondary.md": (secondary, rows)}
 
 
 def filled(text, page="README.md"):

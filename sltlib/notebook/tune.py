@@ -134,8 +134,8 @@ def next_round(table, arm):
 
 def finalists(table, arm, count=FINALISTS):
     """An arm's best recipes by the first seed, of those that no other seed was tried with; the first of the table on a tie."""
-    part = table[table.arm == arm].dropna(subset="val_accuracy")
-    part = part[part.groupby(list(recipes.NAMES)).seed.transform("nunique") == 1]
+    part = table[table.arm == arm]
+    part = part[part.groupby(list(recipes.NAMES)).seed.transform("nunique") == 1].dropna(subset="val_accuracy")
     return part.sort_values("val_accuracy", ascending=False, kind="stable")[list(recipes.NAMES)].head(count).to_dict("records")
 
 
@@ -232,10 +232,9 @@ def trained(pairs, columns, known=None):
     except RuntimeError as error:  # a rate too high for its row must not end the search: it has no score
         print(error, file=sys.stderr)
         store = Store()
-        there = {made.key: found.metrics["val_accuracy"] for made in new if (found := store.get(made))}
-        if not there:
+        known |= {made.key: found.metrics["val_accuracy"] for made in new if (found := store.get(made))}
+        if not any(made.key in known for _, made in pairs):
             raise  # nothing trains: no table of holes over an older one
-        known |= there
     rows = [made.spec() | {"arm": arm, "val_accuracy": float(f"{known.get(made.key, math.nan):.8g}"), "key": made.key} for arm, made in pairs]
     return pandas.DataFrame(rows)[["arm", *columns, "seed", "val_accuracy", "key"]]
 
@@ -291,7 +290,8 @@ def main(argv=None):
     own = [name for name in there if reads[name] == name_of(given.profile, name)]
     chosen = [name for name in there if given.notebook in (name, name[:2])] if given.notebook else own
     if not chosen:
-        raise ValueError(f"no rows of {given.notebook!r} in {given.profile}: choose from {', '.join(n[:2] for n in there)}")
+        what = f"no rows of {given.notebook!r} in {given.profile}" if given.notebook else f"every notebook of {given.profile} reads another's recipes"
+        raise ValueError(f"{what}: choose --notebook from {', '.join(n[:2] for n in there)}")
     for notebook in chosen:
         place = recipes.folder(name_of(given.profile, notebook))
         if given.sizes:
