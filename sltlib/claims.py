@@ -256,10 +256,16 @@ def _insane(claim, lines, others):
             own = records(others[pair["notebook"]])
         row, other = ({s: line["test_accuracy"] for s, line in select(own, pair[side]).items()} for side in ("row", "above"))
         if not evidence.above(row, other):
-            names = [" at ".join(str(v) for v in pair[side].values()) for side in ("row", "above")]
+            names = [_named(**pair[side]) for side in ("row", "above")]
             means = [sum(group.values()) / len(group) for group in (row, other)]
-            return f"{names[0]} ({means[0]:.2f}) is not above {names[1]} ({means[1]:.2f})"
+            clear = " beyond chance" if means[0] > means[1] else ""
+            return f"{names[0]} ({means[0]:.2f}) is not above {names[1]} ({means[1]:.2f}){clear}"
     return None
+
+
+def _named(row, **where):
+    """A row and where: "MPSLT at T 1"."""
+    return f"{row} at {' '.join(map(str, where.values()))}" if where else row
 
 
 def _words(claim, found, verdict, why):

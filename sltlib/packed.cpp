@@ -5,75 +5,15 @@
 // so a kept weight is one index. Per output channel a list of +1 taps and one of -1 taps is summed by carry-save
 // full adders: planes of bits that hold, for each lane, sum of x over +1 plus sum of (1 - x) over -1. The planes are
 // transposed to integers, pooled, scaled, shifted, fired through the neuron, and are bits again.
-#include <atomic>
+//
+// packed_count.hpp: the adders. packed_fire.hpp: the neurons. packed_place.hpp: how bits lie. packed_linear.hpp: linear layers.
 #include <new>
-#include <thread>
-#include <vector>
 
-#include "packed_fire.hpp"
+#include "packed_place.hpp"
 
 namespace {
 
-// ORs n bits from one place to another; both may be read and written 8 bytes beyond.
-void copy_bits(const uint8_t* from, size_t at, uint8_t* to, size_t place, int n) {
-    for (int done = 0; done < n; done += 48) {
-        int now = std::min(48, n - done);
-        size_t a = at + done, b = place + done;
-        uint64_t x, y;
-        memcpy(&x, from + a / 8, 8);
-        x = (x >> a % 8 & ((1ull << now) - 1)) << b % 8;
-        memcpy(&y, to + b / 8, 8);
-        y |= x;
-        memcpy(to + b / 8, &y, 8);
-    }
-}
-
-
 // ---------------------------------------------------------------- a group of images through the network
-
-struct Barrier {
-    int size;
-    std::atomic<int> arrived{0}, turn{0};
-    explicit Barrier(int n) : size(n) {}
-    void wait() {
-        if (size == 1) return;
-        int now = turn.load();
-        if (arrived.fetch_add(1) + 1 == size) {
-            arrived.store(0);
-            turn.store(now + 1);
-        } else {
-            for (int spins = 0; turn.load() == now; spins++)
-                if (spins > 2000) std::this_thread::yield();
-        }
-    }
-};
-
-// How the bits that a convolution reads lie for a group of images: `pitch` bits an image's row, `block` bytes a step,
-// `row` bytes a row of all steps. A tile is `tile` rows of them, `columns` vectors. out_*: of what it gives.
-struct Place {
-    int pitch, block, row, tile = 1, columns = 1, out_pitch, out_size, out_block;
-    std::vector<uint8_t> bits, valid, left, right;  // (inputs, size + 2, row); masks of lanes: outputs, not first, not last
-    int pairs() const { return (columns + 1) / 2; }
-};
-
-// What a thread needs for itself.
-struct Own {
-    std::vector<uint8_t> taps, shifted[3], row, placed;
-    std::vector<int32_t> counts;
-    std::vector<float> currents, sums;
-};
-
-void set(std::vector<uint8_t>& v, int bit, bool on) { v[bit / 8] = on ? v[bit / 8] | 1 << bit % 8 : v[bit / 8] & ~(1 << bit % 8); }
-int up(int n, int unit) { return (n + unit - 1) / unit * unit; }
-
-uint64_t transposed(uint64_t x) {  // bit i of byte j to bit j of byte i
-    uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AA;
-    x ^= t ^ t << 7;
-    t = (x ^ x >> 14) & 0x0000CCCC0000CCCC;
-    x ^= t ^ t << 14;
-    t = (x ^ x >> 28) & 0x00000000F0F0F0F0;
-    return x ^ t ^ t << 28;
-}
 
 struct Group {
     const Net& net;
@@ -100,7 +40,7 @@ struct Group {
             }
             p.block = group * p.pitch / 8, p.row = steps * p.block;
             p.out_pitch = layer.pool ? p.pitch / 2 : p.pitch, p.out_size = layer.pool ? layer.size / 2 : layer.size;
-            choose_tile(p, layer);
+            p.choose_tile(layer);
             p.bits.assign(size_t(layer.inputs) * (layer.size + 2) * p.row + size_t(p.tile + 1) * p.row + SLACK + TAP, 0);
             p.left.assign((p.tile + 2) * p.row + SLACK, 255), p.right = p.left;
             for (int b = 0; b < (p.tile + 2) * steps; b++)
@@ -126,18 +66,6 @@ struct Group {
 
     int plane() const { return up((net.layer[0].size + 2) * (net.layer[0].size + 2), 64) + 2 * net.layer[0].size + 128; }
     int columns() const { return (steps * bytes + BYTES - 1) / BYTES; }
-
-    // As few vectors as cover all rows, two at once where that costs no more, and few rows at once: they stay in the cache.
-    static void choose_tile(Place& p, const Layer& layer) {
-        int least = layer.pool ? 2 : 1, rows = layer.size / least * least;
-        double best = 1e30;
-        for (int tile = least; tile <= rows; tile += least) {
-            int vectors = (tile * p.row + BYTES - 1) / BYTES;
-            if (tile > least && vectors > 4) break;
-            double cost = ((rows + tile - 1) / tile) * (vectors / 2 * 2 + vectors % 2 * 1.2);
-            if (cost < best - 1e-9) best = cost, p.tile = tile, p.columns = vectors;
-        }
-    }
 
     // One member of the team takes its share of every layer; images from .. from + count of the batch, at most a chunk.
     void run(const uint8_t* images, int64_t from, int count, float* logits, int member, Own& own) {
@@ -229,7 +157,7 @@ struct Group {
             gather(layer, p, y, own);
             for (int o = layer.outputs * part / parts; o < layer.outputs * (part + 1) / parts; o++) {
                 int bits = count(layer, o, own, own.taps.data(), layer.inputs * 9, p.columns);
-                if (net.neuron == SIGN) borders(layer, p, o, y, tile, (int32_t*)own.counts.data());
+                if (net.neuron == SIGN) p.borders(layer, steps, group, o, y, tile, (int32_t*)own.counts.data());
                 if (net.neuron == SIGN || bits > 16) rows_of<int32_t>(i, o, y, tile, from, start, now, own);
                 else if (bits > 8) rows_of<uint16_t>(i, o, y, tile, from, start, now, own);
                 else rows_of<uint8_t>(i, o, y, tile, from, start, now, own);
@@ -250,27 +178,6 @@ struct Group {
     int offset(const Layer& layer, int o) const {
         int total = layer.begin[o + 1] - layer.begin[o];
         return net.neuron == SIGN ? total : total - int(layer.plus[o]);
-    }
-
-    // Sign: twice the bits, and a weight on the padding, which is neither +1 nor -1, counts nothing.
-    void borders(const Layer& layer, const Place& p, int o, int y, int tile, int32_t* counts) const {
-        for (int i = 0; i < tile * p.row * 8; i++) counts[i] *= 2;
-        for (int r = 0; r < tile; r++) {
-            int whole = 0, left = 0, right = 0;
-            for (int k = 0; k < 3; k++) {
-                const int32_t* sums = layer.sums + 9 * o + 3 * k;
-                bool outside = y + r + k == 0 || y + r + k == layer.size + 1;
-                if (outside) whole += sums[0] + sums[1] + sums[2];
-                else left += sums[0], right += sums[2];
-            }
-            int32_t* row = counts + r * p.row * 8;
-            for (int i = 0; whole && i < p.row * 8; i++) row[i] += whole;
-            for (int t = 0; t < steps; t++)
-                for (int image = 0; image < group; image++) {
-                    int32_t* at = row + t * p.block * 8 + image * p.pitch;
-                    at[0] += left, at[layer.size - 1] += right;
-                }
-        }
     }
 
     // The bits of a tile's taps, side by side: (pairs, inputs, 3, 3, TAP).
@@ -365,61 +272,15 @@ struct Group {
         if (next) memcpy(to, own.placed.data(), next->row);
     }
 
-    // From bits of columns to bits of images: what the first linear layer reads.
-    __attribute__((noinline)) void turn(int member) {
-        const int outputs = net.layer[net.convs - 1].outputs, features = outputs * last * last;
-        const size_t image = size_t(steps) * outputs * last * unit;
-        for (int line = member; line < outputs * last; line += barrier.size)
-            for (int t = 0; t < steps; t++)
-                for (int k = 0; k < unit; k++)
-                    for (int b = 0; b < bytes; b++) {
-                        uint64_t block = 0;
-                        for (int j = 0; j < 8 && 8 * b + j < chunk; j++)
-                            block |= uint64_t(flat[(8 * b + j) * image + (size_t(t) * outputs * last + line) * unit + k]) << 8 * j;
-                        block = transposed(block);
-                        const int at = t * bytes + b;
-                        for (int x = 8 * k; x < std::min(last, 8 * k + 8); x++)
-                            dense[0][(size_t(at / TAP) * features + line * last + x) * TAP + at % TAP] = block >> 8 * (x % 8);
-                    }
-    }
-
-    __attribute__((noinline)) void multiply(int i, int64_t from, int count_, float* logits, int member, Own& own) {
-        const Layer& layer = net.layer[i];
-        const int lanes = 8 * bytes, length = steps * bytes;
-        own.row.resize(std::max(own.row.size(), size_t(length + 16)));
-        for (int o = member; o < layer.outputs; o += barrier.size) {
-            const int bits = count(layer, o, own, dense[i - net.convs].data(), layer.inputs, columns());
-            int32_t* wide = own.counts.data();
-            if (net.neuron == SIGN)
-                for (int k = 0; k < 8 * length; k++) wide[k] *= 2;
-            const auto value = [&](int k) {
-                return net.neuron == SIGN || bits > 16 ? wide[k] : bits > 8 ? ((const uint16_t*)wide)[k] : ((const uint8_t*)wide)[k];
-            };
-            if (i + 1 == net.layers) {
-                for (int image = 0; image < count_; image++) {
-                    int64_t sum = 0;
-                    for (int t = 0; t < steps; t++) sum += value(t * lanes + image) - offset(layer, o);
-                    logits[(from + image) * net.classes + o] = float(sum) * layer.scale[o] + layer.shift[o];
-                }
-                continue;
-            }
-            const auto row = [&](auto* counts) {
-                using U = std::decay_t<decltype(*counts)>;
-                const Source<U> from_ = {counts, 1, 0, lanes, offset(layer, o), layer.scale[o], layer.shift[o]};
-                fire<false>(net, from_, Sink{own.row.data(), everyone.data(), bytes, 0, bytes});
-            };
-            if (net.neuron == SIGN || bits > 16) row(wide);
-            else if (bits > 8) row((uint16_t*)wide);
-            else row((uint8_t*)wide);
-            for (int at = 0; at < length; at += TAP)
-                memcpy(&dense[i + 1 - net.convs][(size_t(at / TAP) * layer.outputs + o) * TAP], own.row.data() + at, std::min(TAP, length - at));
-            if (trace && trace[i])
-                for (int image = 0; image < count_; image++)
-                    for (int t = 0; t < steps; t++)
-                        trace[i][(size_t(from + image) * steps + t) * layer.outputs + o] = own.row[t * bytes + image / 8] >> image % 8 & 1;
-        }
-    }
+    void turn(int member);  // packed_linear.hpp
+    void multiply(int i, int64_t from, int count_, float* logits, int member, Own& own);
 };
+
+}  // namespace
+
+#include "packed_linear.hpp"
+
+namespace {
 
 // Images at once in convolutions: as many as fill two vectors in the smallest layer.
 int group_of(const Net& net, int chunk) {

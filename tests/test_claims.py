@@ -139,6 +139,7 @@ def test_fewer_trainings_than_planned_are_called_preliminary():
     [
         ({"linear": 0.9}, r"SNN \(8.* is not above linear \(8"),
         ({"BinWSNN-ConnS random-readout": 0.86}, "BinWSNN-ConnS .* is not above BinWSNN-ConnS random-readout"),
+        ({"linear": CIFAR["SNN"] - 0.004}, r"SNN \(8.* is not above linear \(8.*\) beyond chance\.$"),
     ],
 )
 def test_a_claim_on_networks_that_fail_their_sanity_check_is_not_tested(change, words):
@@ -146,6 +147,10 @@ def test_a_claim_on_networks_that_fail_their_sanity_check_is_not_tested(change, 
     found = claims.judge(CLAIMS["cifar10"], table, right)
     assert (found.verdict, found.found, found.n) == (stats.UNTESTED, None, 0)
     assert re.search(words, found.why), found.why
+
+
+def test_a_sanity_check_names_the_row_and_where_it_was_looked_at():
+    assert [claims._named("linear"), claims._named("MPSLT", sweep="T", value=1)] == ["linear", "MPSLT at T 1"]
 
 
 def test_what_a_table_lacks_is_not_tested_and_said():

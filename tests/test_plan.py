@@ -1,13 +1,14 @@
 """What a profile trains, without running its notebooks: the same experiments, nothing written, and a time limit that keeps."""
 
 import argparse
+import re
 
 import pytest
 
 from sltlib import Experiment, run
 from sltlib.base import paths
 from sltlib.engine.store import Store
-from sltlib.notebook import plan, profiles
+from sltlib.notebook import limits, plan, profiles
 
 TRAINS = [name for name in profiles.blocks("smoke") if not name.startswith(("00", "10"))]
 
@@ -30,6 +31,33 @@ def test_the_plan_is_what_the_notebook_would_train():
     found = plan.experiments("smoke", "04_time_and_decay")
     assert len(found) == (2 * (len(values["times"]) + len(values["betas"])) + 1) * len(values["seeds"])
     assert {e.timesteps for e in found} >= set(values["times"]) and {e.beta for e in found} >= set(values["betas"])
+
+
+@pytest.mark.parametrize("profile", ["mini", "study", "paper"])
+def test_every_row_of_every_profile_has_a_recipe(monkeypatch, profile):
+    """Whether or not the data are here. A tuning that has not run yet is said; an arm that it lacks would be a mistake."""
+    monkeypatch.setattr(limits, "data_sets", lambda values: [])
+    for name in profiles.blocks(profile):
+        try:
+            assert plan.experiments(profile, name) or name.startswith("00")
+        except ValueError as error:
+            assert re.search("no recipes for .study(-08)?.|cannot be read", str(error)), error; print(name, str(error)[:150])
+
+
+def test_list_says_which_notebooks_are_not_ready_and_tells_the_others(tmp_path, monkeypatch):
+    real = plan.experiments
+
+    def experiments(profile, name):
+        if name == "08_table2_multisp":
+            raise ValueError(f"{name}: The data are not ready:\nno disk")
+        return real(profile, name)
+
+    monkeypatch.setattr(plan, "experiments", experiments)
+    lines = plan.told("smoke", None, Store(tmp_path)).splitlines()
+    assert "08_table2_multisp        not ready: The data are not ready: no disk" in lines
+    assert sum("trained" in line for line in lines) == len(profiles.blocks("smoke")) - 1
+    with pytest.raises(ValueError, match="no disk"):
+        plan.told("smoke", "08", Store(tmp_path))
 
 
 def test_sources_are_counted_once():

@@ -120,7 +120,13 @@ def told(profile: str, only: str | None = None, store=None) -> str:
     store, lines, seen, paces = store or Store(), [], set(), []
     there = set(store.keys())
     for name in notebooks(profile, only):
-        every = with_sources(experiments(profile, name))
+        try:
+            every = with_sources(experiments(profile, name))
+        except ValueError as error:  # data or recipes that are not here: the others can be told
+            if only:
+                raise
+            lines.append((f"{name:24} not ready: {' '.join(str(error).removeprefix(f'{name}: ').split())}", 0, 0, None))
+            continue
         stored = {key: e for key, e in every.items() if key in there}
         own = {key: e for key, e in every.items() if key not in stored and key not in seen}
         seen |= every.keys()

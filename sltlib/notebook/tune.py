@@ -48,7 +48,10 @@ TABLE1 = (*ROWS, "linear", *(f"{name} {control}" for name in TICKETS for control
 DENSE = tuple(name for name in ROWS if name not in TICKETS)
 # The rows of 09: the dense ones, and at each of its sparsities the pruned ones, searches and controls.
 PRUNED = tuple(f"{dense} {pruner}" for dense in ("SNN", "ANN") for pruner in ("magnitude", "snip"))
-RIVALS = ("SNN-ConnS", "BinWSNN-ConnS", "ANN-ConnS", "BNN-ConnS", "SNN-ConnS random-trained", "ANN-ConnS random-trained")
+RIVALS = (
+    *("SNN-ConnS", "BinWSNN-ConnS", "BinWSNN-ConnS bernoulli", "SNN-ConnS random-trained"),
+    *("ANN-ConnS", "BNN-ConnS", "ANN-ConnS random-trained"),
+)
 STEPS = ("search_epochs", "rank_epochs")  # settings of a transformer that are no fields
 LEVELS = ("sparsity", "sparsities", "patch_sparsity", "rounds", "rewind", "rivals")
 
