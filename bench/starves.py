@@ -23,6 +23,7 @@ CHANGES = {
     "nothing": {},
     "6 epochs": {"epochs": 6},
     "12 epochs": {"epochs": 12},
+    "24 epochs": {"epochs": 24},
     "twice the width": {"width": 1.0},
     "Erdős–Rényi shares": {"ranking": "erdos-renyi"},
     "searched at T = 2": {"search_timesteps": 2},

@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("engine.predict", "main", "classify pictures by a ticket: predict TICKET IMAGE..."),
     "train": ("notebook.plan", "main", "train what a profile lacks, resumably and without Jupyter: train --profile study"),
     "list": ("notebook.plan", "list_main", "list the stored results, or how far a profile is: list --profile study"),
+    "claims": ("notebook.primary", "main", "what the stored trainings of a profile say of the claims: claims --profile study"),
     "pack": ("notebook.sharing", "pack_main", "write stored results to one file, without their networks: pack FILE --profile study"),
     "unpack": ("notebook.sharing", "unpack_main", "take the results of such files into the store: unpack FILE..."),
     "readme": ("notebook.readme", "main", "fill the README's tables from the committed results; --check compares"),

@@ -166,7 +166,7 @@ def select(lines: list[dict], where: Mapping) -> dict:
     words = ", ".join(f"{name} {value}" for name, value in where.items())
     found = {}
     for line in lines:
-        if all(_same(line.get(name), value) for name, value in where.items()):
+        if all(same(line.get(name), value) for name, value in where.items()):
             seed = int(line["seed"])
             if seed in found:
                 raise ValueError(f"the table has two lines for {words}, seed {seed}: say which")
@@ -176,20 +176,33 @@ def select(lines: list[dict], where: Mapping) -> dict:
     return found
 
 
-def _same(mine, wanted):
+def same(mine, wanted) -> bool:
+    """Whether a table's value is the one that a claim names; a sparsity is an exact count there, 0.8999 for 0.9."""
     if _number(wanted) and _number(mine):
         return abs(mine - wanted) < CLOSE
     return mine == wanted
 
 
-def terms(claim: Claim, lines: list[dict]) -> list[tuple[float, dict]]:
-    """[(weight, {seed: line})] of a claim's difference, lists of values spread out into their mean."""
+def _points(claim):
+    """[(weight, {column: value})] of a claim's difference, lists of values spread out into their mean."""
     out = []
     for term in claim.compare:
         where = {name: value if isinstance(value, list) else [value] for name, value in term.items() if name != "weight"}
         points = [dict(zip(where, values, strict=True)) for values in itertools.product(*where.values())]
-        out += [(term["weight"] / len(points), select(lines, point)) for point in points]
+        out += [(term["weight"] / len(points), point) for point in points]
     return out
+
+
+def terms(claim: Claim, lines: list[dict]) -> list[tuple[float, dict]]:
+    """[(weight, {seed: line})] of a claim's difference."""
+    return [(weight, select(lines, point)) for weight, point in _points(claim)]
+
+
+def needs(claim: Claim, notebook: str) -> list[dict]:
+    """What a claim is judged by of a notebook's table: a dict of columns and values each, row first."""
+    own = [point for _, point in _points(claim)] if claim.notebook == notebook else []
+    checked = [pair[side] for pair in claim.sanity if pair.get("notebook", claim.notebook) == notebook for side in ("row", "above")]
+    return [point for place, point in enumerate([*own, *checked]) if point not in [*own, *checked][:place]]
 
 
 def judge(claim: Claim, table, right: Mapping | None = None, others: Mapping | None = None) -> Tested:

@@ -40,6 +40,29 @@ def experiments(profile: str, notebook: str) -> list:
 
     Raises ValueError as the notebook's own check does.
     """
+    return _declared(profile, notebook)[0]
+
+
+def primary(profile: str, notebook: str) -> list:
+    """[(columns and values, seed, Experiment)] of what the claims need of a notebook, in their order.
+
+    What a claim compares and the profile leaves out is not among them. Raises ValueError as the notebook's own check does.
+    """
+    wanted = []
+    for claim in claims.load().values():
+        wanted += [point for point in claims.needs(claim, notebook) if point not in wanted]
+    named = _declared(profile, notebook)[1] if wanted else {}
+    return [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
+
+
+def _is(key, point):
+    """Whether (row, value, ..., seed) is what a claim names by its columns."""
+    row, *more = point.values()
+    return key[0] == row and all(any(claims.same(own, value) for own in key[1:-1]) for value in more)
+
+
+def _declared(profile, notebook):
+    """(the Experiments that a notebook gives its first run, what it calls `experiments`: {(row, ..., seed): Experiment})."""
     values = {**profiles.declared(notebook), **profiles.block(profile, notebook)}
     found = []
 
@@ -51,15 +74,16 @@ def experiments(profile: str, notebook: str) -> list:
     code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
     wanted = ["".join(cell["source"]) for cell in code]
     if not any(re.search(r"(?<!\.)\brun\(", source) for source in wanted):
-        return []
+        return [], {}
+    space = {"__name__": "__main__", **values}
     with (tempfile.TemporaryDirectory() as scratch, _no_figures(), contextlib.suppress(_Noted),
           contextlib.redirect_stdout(io.StringIO())):  # fmt: skip
-        space = {"__name__": "__main__", parameters.PLANNED: Path(scratch), **values}
+        space[parameters.PLANNED] = Path(scratch)
         for source in wanted:
             exec(compile(source, f"{notebook}.ipynb", "exec"), space)
             if "run" in space:
                 space["run"] = note
-    return found
+    return found, space.get("experiments", {})
 
 
 @contextlib.contextmanager
@@ -115,13 +139,16 @@ def pace(store, stored) -> float | None:
     return statistics.median(paces) if paces else None
 
 
-def told(profile: str, only: str | None = None, store=None) -> str:
-    """For each notebook of a profile how many trainings are stored of how many, and what the rest will cost."""
+def told(profile: str, only: str | None = None, store=None, first: bool = False) -> str:
+    """For each notebook of a profile how many trainings are stored of how many, and what the rest will cost.
+
+    first : only those that the claims need.
+    """
     store, lines, seen, paces = store or Store(), [], set(), []
     there = set(store.keys())
     for name in notebooks(profile, only):
         try:
-            every = with_sources(experiments(profile, name))
+            every = with_sources([e for *_, e in primary(profile, name)] if first else experiments(profile, name))
         except ValueError as error:  # data or recipes that are not here: the others can be told
             if only:
                 raise
@@ -192,33 +219,36 @@ def main(argv=None) -> int:
     parser.add_argument("--time-limit", type=seconds, metavar="100m", help="stop then; the same command goes on")
     parser.add_argument("--backend", default="auto", help="auto, inline, processes, or dask:ADDRESS (docs/cluster.md)")
     parser.add_argument("--workers", type=int, default=0, help="trainings at once (default: one a core)")
+    parser.add_argument("--primary", action="store_true", help="only what the claims need (without it: that first, then the rest)")
     parser.add_argument("--claim", action="store_true", help="beside other machines over one store: take what no living one holds")
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
-    plans = {name: experiments(args.profile, name) for name in names}  # all problems before any work
+    plans = [(name, [e for *_, e in primary(args.profile, name)]) for name in names]  # all problems before any work
+    plans += [] if args.primary else [(name, experiments(args.profile, name)) for name in names]
     began, failed = time.monotonic(), []
     try:
         with limit(args.time_limit):
             if args.claim:
                 try:
-                    missing = claim([e for wanted in plans.values() for e in wanted], args.backend, args.workers)
+                    missing = claim([e for _, wanted in plans for e in wanted], args.backend, args.workers)
                     print(f"everything is stored; {missing} trainings were missing at the start", flush=True)
                 except RuntimeError as error:
                     print(error, file=sys.stderr, flush=True)
                     return 1
                 return 0
-            for name, wanted in plans.items():
+            for place, (name, wanted) in enumerate(plans):
                 if not wanted:
                     continue
                 try:
                     trained = run(wanted, backend=args.backend, workers=args.workers).attrs["trained"]
-                    print(f"{name}: {len(wanted)} experiments, {trained} trainings just now", flush=True)
+                    which = " for its claim" if place < len(names) else ""
+                    print(f"{name}: {len(wanted)} experiments{which}, {trained} trainings just now", flush=True)
                 except RuntimeError as error:  # the next notebook may fare better
                     failed.append(name)
                     print(f"{name}: {error}", file=sys.stderr, flush=True)
     except _TimeUp:
         print(f"time is up after {duration(time.monotonic() - began)}; what was begun is kept, and the same command goes on")
-        print(told(args.profile, args.notebook))
+        print(told(args.profile, args.notebook, first=args.primary))
         return 75
     return int(bool(failed))
 
@@ -228,10 +258,11 @@ def list_main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sltlib list", description=list_main.__doc__.splitlines()[0])
     parser.add_argument("--profile", help="a profile of params.yaml: how many trainings of each notebook are stored")
     parser.add_argument("--notebook", help="of one notebook of the profile only")
+    parser.add_argument("--primary", action="store_true", help="of what the profile's claims need only")
     args = parser.parse_args(argv)
-    if args.notebook and not args.profile:
-        parser.error("--notebook goes with --profile")
+    if (args.notebook or args.primary) and not args.profile:
+        parser.error(f"{'--notebook' if args.notebook else '--primary'} goes with --profile")
     if args.profile:
-        print(told(args.profile, args.notebook, Store()))
+        print(told(args.profile, args.notebook, Store(), args.primary))
         return 0
     return commands.list_main([])

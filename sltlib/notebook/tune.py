@@ -35,8 +35,8 @@ SEEDS = (1000, 1001, 1002)  # every candidate of every arm is trained with the f
 FINALISTS = 3
 RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at each scale, by Adam
 ROUNDS = (2, 3)  # at least, at most
-# Where a whole training of every candidate takes days, all arms alike are tuned on less.
-SMALLER = {"study": dict(train_images=9000, epochs=3)}
+# Where a whole training of every candidate takes too long, all arms alike are tuned on less: of a profile, or of one tuning.
+SMALLER = {"study": dict(train_images=9000, epochs=3), "mini-08": dict(train_images=4000)}
 CONTROLS = ("random-readout", "random-trained")
 # The rows that are tuned, by notebook; a row more is a word more. Those of SWEPT at every sparsity of 03.
 SWEPT = (
@@ -75,6 +75,11 @@ def settings(profile, notebook=IMAGES):
     values = profiles.settings(profile, notebook)
     wanted = {*FIELDS, *STEPS, *LEVELS} - {"seed", *recipes.NAMES}
     return {name: value for name, value in values.items() if name in wanted}
+
+
+def reduced(profile, notebook=IMAGES):
+    """The settings that the candidates are trained with: those of the notebook, or fewer passes where SMALLER says so."""
+    return settings(profile, notebook) | SMALLER.get(profile, {}) | SMALLER.get(name_of(profile, notebook), {})
 
 
 def arms(profile, notebook=IMAGES):
@@ -175,7 +180,7 @@ def search(profile, notebook, known=None, say=print):
 
     known : {key: validation accuracy} of trainings that need not be done again.
     """
-    done, found = [], settings(profile, notebook) | SMALLER.get(profile, {})
+    done, found = [], reduced(profile, notebook)
     for group in arms(profile, notebook):
         chosen = bare(best(pandas.concat(done))) if done else None
         make = functools.partial(_made, notebook, found, group, chosen)
@@ -247,7 +252,7 @@ def about(profile, notebook, table):
     each = len(table[table.seed == SEEDS[0]]) // len(set(table.arm))
     more, again = each - len(RATES) * len(SCALES), len(table[table.seed == SEEDS[1]]) // len(set(table.arm))
     return {
-        "settings": settings(profile, notebook) | SMALLER.get(profile, {}),
+        "settings": reduced(profile, notebook),
         "budget": f"{each} candidates of one seed for every arm: Adam at {len(RATES)} learning rates ({', '.join(map(str, RATES))}) "
         f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around the best of each scale; the best {again} "
         f"with {len(SEEDS) - 1} more seeds",

@@ -1,0 +1,106 @@
+"""The claims' own trainings: which they are, what is written of them, and that a notebook that has run is left alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sltlib import claims, predictions
+from sltlib.base import paths
+from sltlib.engine.store import Store
+from sltlib.notebook import outputs, plan, primary, profiles
+
+REWARD_1 = "03_reward1_sparsity"
+LABELS = np.arange(500) % 10
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    return plan.primary("mini", REWARD_1)
+
+
+def fill(store, wanted, shares, without=()):
+    """Publish what a row gets right, a share of LABELS; `without` : (row, seed) that are not stored."""
+    rng = np.random.default_rng(0)
+    for point, seed, e in wanted:
+        if (point["row"], seed) in without or store.get(e):
+            continue
+        hit = rng.random(len(LABELS)) < shares[point["row"]] + 0.002 * seed
+        found = predictions.Predictions.of(np.where(hit, LABELS, (LABELS + 1) % 10), LABELS)
+        about = {"device": "a processor", "versions": {"torch": "2"}}
+        store.publish(e, {"test_accuracy": found.accuracy, "val_accuracy": 50.0}, provenance=about, predictions=predictions.encode(found))
+
+
+SHARES = {"BinWSNN-ConnS": 0.8, "BinWSNN": 0.82, "BNN-ConnS": 0.7, "BNN": 0.84, "linear": 0.5}
+
+
+def test_a_claim_needs_its_rows_and_those_of_its_check(wanted):
+    """By hand: three sparsities of two tickets, their dense networks, and linear; each with every seed."""
+    seeds = profiles.settings("mini", REWARD_1)["seeds"]
+    assert len(wanted) == len({(e.key) for *_, e in wanted}) == (3 + 3 + 1 + 1 + 1) * len(seeds)
+    assert {e.key for *_, e in wanted} < {e.key for e in plan.experiments("mini", REWARD_1)}
+    for point, seed, e in wanted:
+        assert e.seed == seed and e.sparsity == pytest.approx(point.get("sparsity", 0.0))
+        assert (e.search == "edge-popup") == ("ConnS" in point["row"]) and (e.model == "linear") == (point["row"] == "linear")
+
+
+@pytest.mark.parametrize("name", [name for name, claim in claims.load().items() if claim.measure == "test_accuracy"])
+def test_mini_trains_all_that_its_claims_compare(monkeypatch, name):
+    claim = claims.load()[name]
+    for notebook in {claim.notebook, *(pair["notebook"] for pair in claim.sanity if "notebook" in pair)}:
+        found = plan.primary("mini", notebook)
+        for point in claims.needs(claim, notebook):
+            assert [seed for other, seed, _ in found if other == point] == profiles.settings("mini", notebook)["seeds"], point
+
+
+def test_a_notebook_without_a_claim_needs_nothing():
+    assert plan.primary("mini", "07_patch_tickets") == plan.primary("mini", "00_spiking_neuron") == []
+
+
+def test_the_store_gives_the_verdict_that_the_table_gives(tmp_path, wanted):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    assert primary.write("mini", REWARD_1, store) == 3
+    folder = outputs.folder("mini", REWARD_1)
+    about = json.loads((folder / "metrics.json").read_text())
+    assert about[primary.ONLY] == {"seeds": [0, 1, 2], "trained_on": ["a processor, torch 2"]}
+    found = claims.table(("mini",), paths.results())["reward-1"]["mini"]
+    assert found.verdict == "holds" and found.n == 3 and found.dataset == "fashion" and "for new images" in found.why
+    by_hand = {name: np.mean([store.get(e).metrics["test_accuracy"] for point, _, e in wanted if point["row"] == name]) for name in SHARES}
+    worth = by_hand["BinWSNN-ConnS"] - by_hand["BinWSNN"] - by_hand["BNN-ConnS"] + by_hand["BNN"]
+    assert found.found.difference == pytest.approx(worth, abs=1e-3)
+
+
+def test_a_seed_counts_where_all_of_it_is_stored(tmp_path, wanted):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES, without={("BNN", 1)})
+    assert primary.write("mini", REWARD_1, store) == 2
+    table = claims.records(outputs.folder("mini", REWARD_1) / "table.csv")
+    assert {line["seed"] for line in table} == {0, 2}
+
+
+def test_without_a_whole_seed_nothing_is_written(tmp_path, wanted):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES, without={("BNN", 0), ("linear", 1), ("BinWSNN", 2)})
+    assert primary.write("mini", REWARD_1, store) == 0 and not paths.results().exists()
+
+
+def test_a_notebook_that_has_run_is_left_alone(tmp_path, monkeypatch, wanted, capsys):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    monkeypatch.setattr(primary, "Store", lambda: store)
+    folder = outputs.folder("mini", REWARD_1)
+    assert primary.main(["--profile", "mini"]) == 0
+    said = capsys.readouterr().out
+    assert f"{REWARD_1}: has not run; its claim from the store, 3 complete seeds of 3" in said
+    assert "06_event_data: has not run; its claim from the store, 0 complete seeds of 3" in said
+    assert "05_energy: its claim is on more than accuracies" in said and "lose less at high sparsity than non-spiking ones: holds" in said
+    (folder / "table.csv").unlink()
+    assert not primary.has_run(folder)
+    primary.main([])
+    assert (folder / "table.csv").is_file()
+    (folder / "metrics.json").write_text("{}")  # as a notebook leaves it
+    (folder / "table.csv").unlink()
+    assert primary.has_run(folder)
+    primary.main([])
+    assert not (folder / "table.csv").exists() and REWARD_1 not in capsys.readouterr().out.split("06_event")[-1]
