@@ -1,5 +1,6 @@
 """The README and docs: their tables are the committed results, their examples run, their commands and links exist."""
 
+import csv
 import os
 import re
 import subprocess
@@ -38,6 +39,23 @@ def test_the_forest_plot_is_of_the_committed_results(monkeypatch, tmp_path, caps
     assert readme.main(["--check"]) == 0
     (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("holds", "does not hold"))
     assert readme.main(["--check"]) == 1
+
+
+def test_what_the_tuning_says_of_the_scale_is_that_of_its_grid():
+    """Line by line through the file, without pandas."""
+    best = {}
+    with open(paths.ROOT / "results/tuning/mini-03/grid.csv", newline="") as file:
+        for line in csv.DictReader(file):
+            if line["seed"] == "1000" and line["val_accuracy"]:
+                place = line["arm"], float(line["logit_scale"])
+                best[place] = max(best.get(place, 0.0), float(line["val_accuracy"]))
+    text = (paths.ROOT / "results/tuning/README.md").read_text()
+    for name, arm in readme.SCALED.items():
+        for scale in (1.0, 4.0):
+            cells = " | ".join(f"{best[f'{arm} at {s}', scale]:.1f}" for s in (0.5, 0.8, 0.9, 0.95))
+            assert f"| {name} | {scale:g} | {cells} |" in text
+    worth = best["SNN-ConnS at 0.95", 4.0] - best["SNN-ConnS at 0.95", 1.0]
+    assert f"lets the SLT at 95 % end {worth:.0f} points higher" in TEXT
 
 
 def test_every_claim_and_row_is_shown():

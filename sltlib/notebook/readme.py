@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/secondary.md, made from the committed results: `python -m sltlib readme`.
+"""The tables of README.md, docs/secondary.md and results/tuning/README.md, made from the committed results: `python -m sltlib readme`.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
 number there is typed in; results/claims has the claims as a picture and its data. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
@@ -11,10 +11,11 @@ import sys
 
 from sltlib import claims as tested
 from sltlib.base import files, paths
-from sltlib.notebook import profiles
+from sltlib.notebook import profiles, recipes, tune
 from sltlib.table1 import ROWS
 
 PROFILE = "mini"
+SWEPT = "mini-03"  # the tuning of the sweep over sparsities
 FOREST = paths.ROOT / "results" / "claims"
 # notebook: (what it shows, its time class on two cores from an empty store)
 NOTEBOOKS = {
@@ -121,11 +122,56 @@ def against():
     )
 
 
+def favour():
+    """What the right scale of the logits gives a ticket, from the tuning of the sweep."""
+    best, top = _best(), max(_points())
+    worth = {name: best(arm, top, 4.0) - best(arm, top, 1.0) for name, arm in (("SLT", "SNN-ConnS"), ("MPSLT", "BinWSNN-ConnS"))}
+    return (
+        f"Taken of four times the logits, which a frozen last layer cannot enlarge itself, the loss lets the SLT at {100 * top:g} % end "
+        f"{worth['SLT']:.0f} points higher on the validation split, and the MPSLT {worth['MPSLT']:.0f} (one seed, the best of {best.rates} rates "
+        "at each scale; [how recipes are tuned](results/tuning/README.md))."
+    )
+
+
+SCALED = {
+    "MPSLT (lif, binary)": "BinWSNN-ConnS", "SLT (lif, float)": "SNN-ConnS", "MPLT 1/32 (relu, binary)": "BNN-ConnS",
+    "LT (relu, float)": "ANN-ConnS", "MPLT 1/1 (sign, binary)": "ActBNN-ConnS", "SNN random-trained": "SNN-ConnS random-trained",
+    "MPSLT by gates": "BinWSNN-ConnS bernoulli",
+}  # fmt: skip
+
+
+def scales():
+    """The best validation accuracy at each scale of the logits and sparsity, by the first seed of the sweep's tuning."""
+    best, points = _best(), _points()
+    lines = [f"| network | scale | {' | '.join(f'{100 * s:g} %' for s in points)} |", "|---" * (2 + len(points)) + "|"]
+    for name, arm in SCALED.items():
+        lines += [f"| {name} | {scale:g} | {' | '.join(f'{best(arm, s, scale):.1f}' for s in points)} |" for scale in tune.SCALES]
+    return f"Of {best.rates} learning rates at each scale, seed {tune.SEEDS[0]}:\n\n" + "\n".join(lines)
+
+
+def _points():
+    return sorted(recipes.read(SWEPT)["settings"]["sparsities"])
+
+
+def _best():
+    """A function of (arm, sparsity, scale): the best validation accuracy of the first seed; `.rates`: of how many."""
+    import pandas
+
+    grid = pandas.read_csv(recipes.folder(SWEPT) / "grid.csv")
+    grid = grid[grid.seed == tune.SEEDS[0]].set_index(["arm", "logit_scale"]).sort_index()
+
+    def best(arm, sparsity, scale):
+        return grid.val_accuracy.loc[f"{arm}{recipes.AT}{sparsity:g}", scale].max()
+
+    best.rates = grid.groupby(level=(0, 1)).lr.nunique().min()
+    return best
+
+
 def _within(found):
     return f"{found['mean']:.1f} ± {(found['high'] - found['low']) / 2:.1f}"
 
 
-PAGES = {"README.md": (notebooks, claims, against), "docs/secondary.md": (secondary, rows)}
+PAGES = {"README.md": (notebooks, claims, against, favour), "docs/secondary.md": (secondary, rows), "results/tuning/README.md": (scales,)}
 
 
 def filled(text, page="README.md"):
