@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from sltlib.base import files, paths  # noqa: E402
 from sltlib.engine.work import provenance  # noqa: E402
 
-from . import cheaper, measure, pipeline, report, rivals, steps  # noqa: E402
+from . import cheaper, measure, packed_report, pipeline, report, rivals, steps  # noqa: E402
 
 PARTS = ("neuron", "step", "memory", "search", "cheaper", "pipeline")
 
@@ -82,6 +82,9 @@ def main():
     missed = report.write(place)
     if place == paths.ROOT / "results" / "bench" and all((place / f"{part}.csv").is_file() for part in PARTS):
         report.fill_readme(place)
+        if packed_report.there(place):
+            packed_report.write(place)
+            packed_report.fill(place)
     return 1 if missed else 0
 
 

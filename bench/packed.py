@@ -1,10 +1,10 @@
 """Packed tickets beside the dense network in the engines that are installed: `python -m bench.packed`.
 
 One conv6 (the paper's VGG-9) at the size of CIFAR-10. Ours: spiking tickets (T=4) and sign tickets (one step) at four
-sparsities, random ones whose norms were set on noise; and every stored training that can be packed, with its accuracy, at
-its own size. Theirs: the dense relu network in float32 and int8, and the dense spiking network in torch. Interleaved
-rounds, medians and quartiles, all cores for everybody. Writes results/bench/packed*.csv; exit status 1 where a goal is
-missed. On a machine that computes other things beside, only the ratios say something, and those not much.
+sparsities, random ones whose norms were set on noise; and the trained tickets of notebook 10, with their accuracy, at their
+own size. Theirs: the dense relu network in float32 and int8, and the dense spiking network in torch. Interleaved
+rounds, medians and quartiles, all cores for everybody. Writes results/bench/packed*.csv, a figure and the part of
+docs/speed.md on packed tickets; exit status 1 where a goal is missed. On a machine that computes other things beside, only the ratios say something, and those not much.
 """
 
 import argparse
@@ -28,18 +28,16 @@ from sltlib.base import files, machine, paths  # noqa: E402
 from sltlib.engine.store import Store  # noqa: E402
 from sltlib.experiment import Experiment  # noqa: E402
 from sltlib.models import build_model  # noqa: E402
+from sltlib.notebook import plan  # noqa: E402
 from sltlib.pruning import prepare  # noqa: E402
 from sltlib.ticket import Ticket  # noqa: E402
 
-from . import engines  # noqa: E402
+from . import engines, packed_report  # noqa: E402
 from .measure import interleaved, quartiles  # noqa: E402
 
-SPARSITIES, BATCHES, AT = (0.5, 0.8, 0.9, 0.95), (1, 32, 128), 32
+SPARSITIES, BATCHES, AT = (0.5, 0.8, 0.9, 0.95), (1, 32, 128), packed_report.AT
 CONV6 = Experiment("cifar10", model="conv6", lr=0.01)
 MOMENTS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-FP32_GOALS = {0.5: 2.5, 0.8: 4.0, 0.95: 8.0}
-INT8_GOALS = {False: {0.5: 1.2, 0.8: 2.0, 0.95: 4.0}, True: {0.5: 1.0, 0.8: 1.5, 0.95: 2.5}}  # without VNNI, with it
-MEMORY_GOAL = 1 / 6
 
 
 def images(count, shape=(3, 32, 32)):
@@ -83,19 +81,12 @@ def ours(threads):
 
 
 def stored():
-    """{(experiment, accuracy): Packed} of the trainings in the store that can be packed, the first of each kind."""
-    found, seen = {}, set()
-    store = Store()
-    for key in store.keys():
-        try:
-            result = store.read(key)
-            e = result.experiment
-            kind = (e.dataset, e.model, e.width, e.image_size, e.neuron, e.weights, e.search, e.sparsity, e.timesteps)
-            if e.weights == "binary" and kind not in seen:
-                found[e, result.metrics["test_accuracy"]] = result.ticket().pack()
-                seen.add(kind)
-        except (ValueError, KeyError, OSError):
-            continue  # no bits, or its data are not here
+    """{(experiment, accuracy): Packed} of notebook 10's tickets in `mini`, the first seed, as far as they are trained."""
+    found, store = {}, Store()
+    for e in plan.experiments("mini", "10_packed_tickets"):
+        result = store.get(e) if e.seed == 0 else None
+        if result is not None:
+            found[e, result.metrics["test_accuracy"]] = result.ticket().pack()
     return found
 
 
@@ -133,8 +124,6 @@ def trained(threads):
     """DataFrame of the stored tickets: accuracy, ms an image at batch 32, the same network dense and float32 in torch."""
     rows = []
     for (e, accuracy), packed in stored().items():
-        if e.event:
-            continue
         pictures = images(AT, packed.input_shape)
         dense = engines.in_torch(engines.folded(build_model(e.replace(neuron="relu", weights="float", search="none", sparsity=0.0)).eval()))
         x = torch.from_numpy(pictures.astype(np.float32) / 255)
@@ -145,24 +134,6 @@ def trained(threads):
         about = dict(sparsity=e.sparsity, accuracy=accuracy, ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])
         rows.append(what | about | dict(bytes=packed.nbytes, over_float32=packed.nbytes / (4 * _weights(packed))))
     return pd.DataFrame(rows)
-
-
-def goals(table, memory, vnni):
-    """DataFrame of the goals at batch 32, each with the rival, both times, what was wanted and what was measured."""
-    ms = table[table.batch == AT].set_index("contestant").ms
-    rows = []
-    for kind, wanted in (("fp32", FP32_GOALS), ("int8", INT8_GOALS[vnni])):
-        rivals = ms[[name for name in ms.index if kind in name]]
-        if rivals.empty:
-            continue
-        best = rivals.idxmin()
-        for sparsity, limit in wanted.items():
-            own = ms[f"packed spiking, T=4, {sparsity:.0%}"]
-            ratio = rivals[best] / own
-            rows.append((f"T=4, {sparsity:.0%}: over the best {kind}", best, own, rivals[best], limit, ratio, ratio >= limit))
-    share = memory["packed spiking, T=4, 50%"]
-    rows.append(("T=4, 50%: weights in memory over float32's", "", np.nan, np.nan, MEMORY_GOAL, share, share <= MEMORY_GOAL))
-    return pd.DataFrame(rows, columns=["goal", "rival", "ms", "rival ms", "limit", "measured", "met"])
 
 
 def main():
@@ -178,7 +149,7 @@ def main():
     instructions, vnni = engines.instructions()
     with tempfile.TemporaryDirectory() as folder:
         table, memory = speed(given.seconds, given.threads, folder)
-    found = goals(table, memory, vnni)
+    found = packed_report.goals(table, memory, vnni)
     for part, rows in (("packed", table), ("packed_trained", trained(given.threads)), ("packed_goals", found)):
         files.write(given.output / f"{part}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
         print(rows.round(3).to_string(index=False))
@@ -186,6 +157,9 @@ def main():
     about = machine.hardware() | {"instructions": instructions, "kernel": packed_kernel.instructions(), "threads": given.threads}
     about |= {"load": load, "memory": memory, "engines": {n: _version(n) for n in ("onnxruntime", "openvino")}}
     files.write(given.output / "packed_about.json", files.json_text(about))
+    packed_report.write(given.output)
+    if given.output == paths.ROOT / "results" / "bench":
+        packed_report.fill(given.output)
     print(f"{about['device']}, {instructions}; the kernel uses {about['kernel']}; {given.threads} threads; load {load}")
     return 0 if found.met.all() else 1
 

@@ -1,5 +1,6 @@
 """The benchmark compares equal work, and its arithmetic is right."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sltlib.notebook import readme
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, measure, report, rivals, starves, steps  # noqa: E402
+from bench import cheaper, measure, packed_report, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -178,3 +179,41 @@ def test_the_table_of_changes_has_the_difference_to_no_change():
     table = starves.told(pd.DataFrame(lines, columns=["change", "row", "sparsity", "seed", "val_accuracy"])).splitlines()
     assert table[2].startswith("| nothing | 81.0 |") and table[3].startswith("| 6 epochs | +2.5 (+2.5 to +2.5) |")
     assert "MPSLT (lif), 80 %" in table[0] and len({line.count("|") for line in table}) == 1
+
+
+# --- packed tickets
+
+
+def packed_run(place, sparse):
+    """What bench.packed writes, with times that are known."""
+    names = {f"packed spiking, T=4, {s}%": x for s, x in ((50, 0.5), (80, 0.4), (95, sparse))}
+    names |= {"packed sign, T=1, 50%": 0.25, "torch fp32": 3.0, "OpenVINO fp32": 2.0, "OpenVINO int8": 0.4, "dense SNN in torch, T=4": 10.0}
+    lines = [dict(batch=b, contestant=n, ms=x * f, low=x, high=x, rounds=7) for b, f in ((1, 2), (32, 1), (128, 1)) for n, x in names.items()]
+    table = pd.DataFrame(lines)
+    found = packed_report.goals(table, {"packed spiking, T=4, 50%": 0.13}, True)
+    trained = [dict(model="conv2", width=0.5, size=14, neuron="lif", T=4, sparsity=0.95, accuracy=77.125, over_torch=3.0, over_float32=0.02)]
+    about = dict(threads=2, device="a processor", instructions="AVX2", kernel="AVX2", engines={"onnxruntime": None, "openvino": "1"})
+    for name, part in (("packed", table), ("packed_goals", found), ("packed_trained", pd.DataFrame(trained))):
+        part.to_csv(place / f"{name}.csv", index=False)
+    (place / "packed_about.json").write_text(json.dumps(about))
+
+
+def test_packed_tickets_are_told_against_the_best_engine_of_each_kind(tmp_path):
+    assert not packed_report.there(tmp_path)
+    packed_run(tmp_path, sparse=0.2)
+    assert packed_report.there(tmp_path)
+    text = packed_report.page(tmp_path)
+    assert "| contestant | batch 1 | batch 32 | batch 128 | OpenVINO fp32 over it |" in text
+    assert "| packed spiking, T=4, 95% | 0.400 | 0.200 | 0.200 | 10.0 |" in text and "openvino 1" in text and "onnxruntime" not in text
+    assert "| T=4, 95%: over the best fp32 | at least 8 | 10 | met |" in text
+    assert "| T=4, 50%: over the best int8 | at least 1 | 0.8 | **missed** |" in text
+    assert "| T=4, 50%: weights in memory over float32's | at most 0.17 | 0.13 | met |" in text
+    assert "| conv2, width 0.5, 14x14, lif, T=4 | 95 % | 77.12 | 3.0 | 0.020 |" in text
+    packed_report.write(tmp_path)
+    assert (tmp_path / "figures" / "packed.png").stat().st_size > 5000
+
+
+def test_the_page_on_packed_tickets_is_what_was_measured():
+    place, text = paths.ROOT / "results" / "bench", (paths.ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert packed_report.there(place)
+    assert readme.replaced(text, "packed", packed_report.page(place)) == text, "run `python -m bench --report`"

@@ -41,7 +41,8 @@ def test_every_row_of_every_profile_has_a_recipe(monkeypatch, profile):
         try:
             assert plan.experiments(profile, name) or name.startswith("00")
         except ValueError as error:
-            assert re.search("no recipes for .study(-08)?.|cannot be read", str(error)), error; print(name, str(error)[:150])
+            untuned = profile == "study" and re.search("no recipes for 'study(-08)?'", str(error))
+            assert untuned or "cannot be read" in str(error), error  # a notebook that looks at its data first
 
 
 def test_list_says_which_notebooks_are_not_ready_and_tells_the_others(tmp_path, monkeypatch):

@@ -49,8 +49,8 @@ def primary(profile: str, notebook: str) -> list:
     What a claim compares and the profile leaves out is not among them. Raises ValueError as the notebook's own check does.
     """
     wanted = []
-    for claim in claims.load().values():
-        wanted += [point for point in claims.needs(claim, notebook) if point not in wanted]
+    for each in claims.load().values():
+        wanted += [point for point in claims.needs(each, notebook) if point not in wanted]
     named = _declared(profile, notebook)[1] if wanted else {}
     return [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
 
