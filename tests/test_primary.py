@@ -57,6 +57,12 @@ def test_a_notebook_without_a_claim_needs_nothing():
     assert plan.primary("mini", "07_patch_tickets") == plan.primary("mini", "00_spiking_neuron") == []
 
 
+def test_the_list_tells_the_claims_own_trainings(tmp_path):
+    lines = plan.told("mini", store=Store(tmp_path / "store"), first=True).splitlines()
+    assert lines[0].startswith(f"{REWARD_1}         0 of 27 trained") and len(lines) == 6
+    assert not any("07_patch" in line or "05_energy" in line for line in lines)
+
+
 def test_the_store_gives_the_verdict_that_the_table_gives(tmp_path, wanted):
     store = Store(tmp_path / "store")
     fill(store, wanted, SHARES)

@@ -154,6 +154,8 @@ def told(profile: str, only: str | None = None, store=None, first: bool = False)
                 raise
             lines.append((f"{name:24} not ready: {' '.join(str(error).removeprefix(f'{name}: ').split())}", 0, 0, None))
             continue
+        if first and not every:
+            continue
         stored = {key: e for key, e in every.items() if key in there}
         own = {key: e for key, e in every.items() if key not in stored and key not in seen}
         seen |= every.keys()
