@@ -15,7 +15,7 @@ from sltlib.notebook import readme
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, measure, packed_report, report, rivals, starves, steps  # noqa: E402
+from bench import cheaper, measure, multisp, packed_report, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -179,6 +179,17 @@ def test_the_table_of_changes_has_the_difference_to_no_change():
     table = starves.told(pd.DataFrame(lines, columns=["change", "row", "sparsity", "seed", "val_accuracy"])).splitlines()
     assert table[2].startswith("| nothing | 81.0 |") and table[3].startswith("| 6 epochs | +2.5 (+2.5 to +2.5) |")
     assert "MPSLT (lif), 80 %" in table[0] and len({line.count("|") for line in table}) == 1
+
+
+def test_what_starves_and_what_multisp_needs_are_trainings_of_todays_code():
+    """The committed files hold the keys of what the two benches would train now."""
+    table = pd.read_csv(starves.FILE)
+    wanted = starves.pairs(list(starves.CHANGES))
+    assert table.key.tolist() == [e.key for *_, e in wanted] and table.change.tolist() == [change for change, *_ in wanted]
+    table, wanted = pd.read_csv(multisp.FILE), multisp.trainings()
+    assert table.key.tolist() == [e.key for *_, e in wanted] and table.row.tolist() == [name for *_, name, _ in wanted]
+    text = (paths.ROOT / "results" / "tuning" / "README.md").read_text(encoding="utf-8")
+    assert multisp.told(table) in text and starves.told(pd.read_csv(starves.FILE)) in text
 
 
 # --- packed tickets
