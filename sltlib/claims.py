@@ -7,10 +7,7 @@ itself have the same verdict by the same function.
 
 from __future__ import annotations
 
-import csv
-import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +16,7 @@ import yaml
 
 from sltlib import evidence, predictions
 from sltlib.base import paths
+from sltlib.compared import number, records, select, terms
 from sltlib.evidence import Evidence
 from sltlib.stats import UNTESTED
 
@@ -26,7 +24,6 @@ FILE = paths.ROOT / "claims.yaml"
 PROFILES = ("mini", "study")  # from the small evidence to the large
 LEAST, HEADLINE = 6, 10  # trainings a row: a sign test of 6 can come below .05, a headline is held to more
 GROUPS = ("paired", "independent")
-CLOSE = 1e-3  # sparsities are exact counts, 0.8999 for 0.9
 
 
 @dataclass(frozen=True)
@@ -103,9 +100,9 @@ def _problems(entry):
     for name, choices in (("kind", evidence.KINDS), ("groups", GROUPS)):
         if entry[name] not in choices:
             out.append(f"{name}={entry[name]!r}: choose from {', '.join(choices)}")
-    if not _number(entry["margin"]) or not entry["margin"] > 0:
+    if not number(entry["margin"]) or not entry["margin"] > 0:
         out.append(f"margin={entry['margin']!r}: give points above 0")
-    if not _number(entry.get("bar", 0)):
+    if not number(entry.get("bar", 0)):
         out.append(f"bar={entry['bar']!r}: give a number")
     out += [f"{name}={entry[name]!r}: give true or false" for name in ("saving", "headline", "ours") if not isinstance(entry.get(name, False), bool)]
     least = HEADLINE if entry.get("headline") else LEAST
@@ -116,7 +113,7 @@ def _problems(entry):
 
 def _rows_problems(entry):
     out, terms = [], entry["compare"]
-    if not isinstance(terms, list) or not all(isinstance(t, dict) and _number(t.get("weight")) and isinstance(t.get("row"), str) for t in terms):
+    if not isinstance(terms, list) or not all(isinstance(t, dict) and number(t.get("weight")) and isinstance(t.get("row"), str) for t in terms):
         out.append("compare: give a list of {weight: number, row: name, ...}")
     elif len(terms) < 2 or abs(sum(term["weight"] for term in terms)) > 1e-9:
         out.append("compare: the weights of a difference sum to 0")
@@ -134,75 +131,12 @@ def _rows_problems(entry):
     paper = entry["paper"]
     if not isinstance(paper, dict) or paper.keys() != {"value", "same", "note"}:
         out.append("paper: give value, same and note")
-    elif not (paper["value"] is None or _number(paper["value"])) or not isinstance(paper["same"], bool):
+    elif not (paper["value"] is None or number(paper["value"])) or not isinstance(paper["same"], bool):
         out.append("paper: value is a number or null, same is true or false")
     return out
 
 
-def _number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 # --- what the results say
-
-
-def records(table) -> list[dict]:
-    """The lines of a DataFrame or of a table.csv's path, as dicts; of a file, numbers are numbers."""
-    if hasattr(table, "to_dict"):
-        return table.to_dict("records")
-    with open(table, newline="", encoding="utf-8") as file:
-        return [{name: _value(text) for name, text in line.items()} for line in csv.DictReader(file)]
-
-
-def _value(text):
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def select(lines: list[dict], where: Mapping) -> dict:
-    """{seed: line} of a table's lines that have these values; ValueError where there are none, or two of a seed."""
-    words = ", ".join(f"{name} {value}" for name, value in where.items())
-    found = {}
-    for line in lines:
-        if all(same(line.get(name), value) for name, value in where.items()):
-            seed = int(line["seed"])
-            if seed in found:
-                raise ValueError(f"the table has two lines for {words}, seed {seed}: say which")
-            found[seed] = line
-    if not found:
-        raise ValueError(f"the table has no {words}")
-    return found
-
-
-def same(mine, wanted) -> bool:
-    """Whether a table's value is the one that a claim names; a sparsity is an exact count there, 0.8999 for 0.9."""
-    if _number(wanted) and _number(mine):
-        return abs(mine - wanted) < CLOSE
-    return mine == wanted
-
-
-def _points(claim):
-    """[(weight, {column: value})] of a claim's difference, lists of values spread out into their mean."""
-    out = []
-    for term in claim.compare:
-        where = {name: value if isinstance(value, list) else [value] for name, value in term.items() if name != "weight"}
-        points = [dict(zip(where, values, strict=True)) for values in itertools.product(*where.values())]
-        out += [(term["weight"] / len(points), point) for point in points]
-    return out
-
-
-def terms(claim: Claim, lines: list[dict]) -> list[tuple[float, dict]]:
-    """[(weight, {seed: line})] of a claim's difference."""
-    return [(weight, select(lines, point)) for weight, point in _points(claim)]
-
-
-def needs(claim: Claim, notebook: str) -> list[dict]:
-    """What a claim is judged by of a notebook's table: a dict of columns and values each, row first."""
-    own = [point for _, point in _points(claim)] if claim.notebook == notebook else []
-    checked = [pair[side] for pair in claim.sanity if pair.get("notebook", claim.notebook) == notebook for side in ("row", "above")]
-    return [point for place, point in enumerate([*own, *checked]) if point not in [*own, *checked][:place]]
 
 
 def judge(claim: Claim, table, right: Mapping | None = None, others: Mapping | None = None) -> Tested:
@@ -271,7 +205,8 @@ def _insane(claim, lines, others):
         if not evidence.above(row, other):
             names = [_named(**pair[side]) for side in ("row", "above")]
             means = [sum(group.values()) / len(group) for group in (row, other)]
-            clear = " beyond chance" if means[0] > means[1] else ""
+            alone = min(len(row), len(other)) < 2
+            clear = "" if means[0] <= means[1] else ": one training cannot tell" if alone else " beyond chance"
             return f"{names[0]} ({means[0]:.2f}) is not above {names[1]} ({means[1]:.2f}){clear}"
     return None
 

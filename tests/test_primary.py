@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sltlib import claims, predictions
+from sltlib import claims, compared, predictions
 from sltlib.base import paths
 from sltlib.engine.store import Store
 from sltlib.notebook import outputs, plan, primary, profiles
@@ -49,7 +49,7 @@ def test_mini_trains_all_that_its_claims_compare(monkeypatch, name):
     claim = claims.load()[name]
     for notebook in {claim.notebook, *(pair["notebook"] for pair in claim.sanity if "notebook" in pair)}:
         found = plan.primary("mini", notebook)
-        for point in claims.needs(claim, notebook):
+        for point in compared.needs(claim, notebook):
             assert [seed for other, seed, _ in found if other == point] == profiles.settings("mini", notebook)["seeds"], point
 
 
@@ -108,5 +108,19 @@ def test_a_notebook_that_has_run_is_left_alone(tmp_path, monkeypatch, wanted, ca
     (folder / "metrics.json").write_text("{}")  # as a notebook leaves it
     (folder / "table.csv").unlink()
     assert primary.has_run(folder)
+    capsys.readouterr()
     primary.main([])
-    assert not (folder / "table.csv").exists() and REWARD_1 not in capsys.readouterr().out.split("06_event")[-1]
+    assert not (folder / "table.csv").exists() and REWARD_1 not in capsys.readouterr().out
+
+
+def test_a_verdict_of_trainings_that_are_not_stored_is_not_told(tmp_path, monkeypatch, wanted, capsys):
+    """As when the recipes change: the keys are others, and what was judged before is no longer the profile's."""
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    monkeypatch.setattr(primary, "Store", lambda: store)
+    primary.main([])
+    assert "non-spiking ones: holds" in capsys.readouterr().out
+    store = Store(tmp_path / "another")
+    primary.main([])
+    out = capsys.readouterr().out
+    assert "0 complete seeds of 3" in out and "holds" not in out and not (outputs.folder("mini", REWARD_1) / "table.csv").exists()

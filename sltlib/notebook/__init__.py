@@ -8,5 +8,6 @@ A notebook needs one name of it, `from sltlib import notebook`:
 """
 
 from sltlib.notebook.parameters import Parameters, check
+from sltlib.notebook.recipes import folder as tuning
 
-__all__ = ["Parameters", "check"]
+__all__ = ["Parameters", "check", "tuning"]

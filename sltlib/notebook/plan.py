@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sltlib import claims
+from sltlib import claims, compared
 from sltlib.base import paths
 from sltlib.base.words import duration
 from sltlib.engine import commands
@@ -50,7 +50,7 @@ def primary(profile: str, notebook: str) -> list:
     """
     wanted = []
     for each in claims.load().values():
-        wanted += [point for point in claims.needs(each, notebook) if point not in wanted]
+        wanted += [point for point in compared.needs(each, notebook) if point not in wanted]
     named = _declared(profile, notebook)[1] if wanted else {}
     return [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
 
@@ -58,7 +58,7 @@ def primary(profile: str, notebook: str) -> list:
 def _is(key, point):
     """Whether (row, value, ..., seed) is what a claim names by its columns."""
     row, *more = point.values()
-    return key[0] == row and all(any(claims.same(own, value) for own in key[1:-1]) for value in more)
+    return key[0] == row and all(any(compared.same(own, value) for own in key[1:-1]) for value in more)
 
 
 def _declared(profile, notebook):

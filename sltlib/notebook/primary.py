@@ -13,9 +13,9 @@ import json
 
 import pandas
 
-from sltlib import claims, predictions
+from sltlib import claims, compared, predictions
 from sltlib.base import files, paths
-from sltlib.engine.store import Store
+from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
 
 ONLY = "primary_only"  # in metrics.json: this folder holds a claim's rows and no notebook has run
@@ -44,15 +44,23 @@ def write(profile: str, notebook: str, store=None) -> int:
             lines[json.dumps([point, seed])] = point | {"seed": seed} | measured | {"key": e.key}
             right[e.key] = result.predictions()
             machines.add(_machine(result.provenance))
+    folder = outputs.folder(profile, notebook)
     if not lines:
+        forget(folder)
         return 0
     settings = profiles.settings(profile, notebook)
     about = {ONLY: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
-    folder = outputs.folder(profile, notebook)
     files.write(folder / predictions.FILE, predictions.pack(right))
     files.write(folder / "table.csv", outputs.table_text(pandas.DataFrame(lines.values())))
     files.write(folder / "metrics.json", outputs.metrics_text(about))
     return len(seeds)
+
+
+def forget(folder) -> None:
+    """Remove what an earlier call left: with other recipes or a damaged store it would be judged as today's."""
+    if not has_run(folder):
+        for name in ("table.csv", predictions.FILE, "metrics.json"):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _machine(provenance):
@@ -66,7 +74,7 @@ def main(argv=None) -> int:
     parser.add_argument("--profile", default="mini", help="a profile of params.yaml (default: mini)")
     profile = parser.parse_args(argv).profile
     for notebook in plan.notebooks(profile):
-        own = [claim for claim in claims.load().values() if claims.needs(claim, notebook)]
+        own = [claim for claim in claims.load().values() if compared.needs(claim, notebook)]
         if not own or has_run(outputs.folder(profile, notebook)):
             continue
         if any(claim.measure != "test_accuracy" for claim in own if claim.notebook == notebook):
@@ -75,7 +83,8 @@ def main(argv=None) -> int:
         try:
             count = write(profile, notebook)
             print(f"{notebook}: has not run; its claim from the store, {count} complete seeds of {len(profiles.settings(profile, notebook)['seeds'])}")
-        except ValueError as error:  # data or recipes that are not here
+        except (ValueError, BrokenResult) as error:  # data or recipes that are not here, a damaged result
+            forget(outputs.folder(profile, notebook))
             print(f"{notebook}: {' '.join(str(error).removeprefix(f'{notebook}: ').split())}")
     for found in claims.table((profile,), paths.results()).values():
         print(*(f"- {tested}" for tested in found.values()), sep="\n", end="\n" if found else "")

@@ -11,7 +11,7 @@ import sys
 
 from sltlib import claims as tested
 from sltlib.base import files, paths
-from sltlib.notebook import profiles, recipes, tune
+from sltlib.notebook import primary, profiles, recipes, tune
 from sltlib.table1 import ROWS
 
 PROFILE = "mini"
@@ -38,7 +38,7 @@ def _path(notebook):
 
 
 def _ran(notebook):
-    return _path(notebook).is_file()
+    return primary.has_run(_path(notebook).parent)
 
 
 def _metrics(notebook):
