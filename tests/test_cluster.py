@@ -328,11 +328,14 @@ def test_claimers_with_processes_train_everything_once(fake):  # noqa: F811
 def test_the_claim_command_says_what_was_missing_and_what_failed(fake, monkeypatch, capfd):  # noqa: F811
     monkeypatch.setenv("SLT_STORE", str(fake.store.root))
     monkeypatch.setattr(plan, "experiments", lambda profile, name: seeds(0, 1) if name == "01_first_ticket" else [])
+    needed = {"01_first_ticket": [({"row": "a"}, 1, DENSE.replace(seed=1))]}
+    monkeypatch.setattr(plan, "primary", lambda profile, name: needed.get(name, []))
     command = ["--profile", "smoke", "--claim", "--backend", "inline"]
-    fake.set(DENSE.replace(seed=1), "fail", "boom")
+    fake.set(DENSE.replace(seed=0), "fail", "boom")
     assert plan.main(command) == 1
-    assert "1 of 2" in (said := capfd.readouterr().err) and "boom" in said
-    (fake.folder / f"{DENSE.replace(seed=1).key}.fail").unlink()
+    assert "1 of 1" in (said := capfd.readouterr().err) and "boom" in said
+    assert fake.log() == [DENSE.replace(seed=1).key, DENSE.replace(seed=0).key], "what a claim needs comes first"
+    (fake.folder / f"{DENSE.replace(seed=0).key}.fail").unlink()
     for missing in (1, 0):
         assert plan.main(command) == 0
         assert f"everything is stored; {missing} trainings were missing at the start" in capfd.readouterr().out

@@ -231,13 +231,7 @@ def main(argv=None) -> int:
     try:
         with limit(args.time_limit):
             if args.claim:
-                try:
-                    missing = claim([e for _, wanted in plans for e in wanted], args.backend, args.workers)
-                    print(f"everything is stored; {missing} trainings were missing at the start", flush=True)
-                except RuntimeError as error:
-                    print(error, file=sys.stderr, flush=True)
-                    return 1
-                return 0
+                return _claimed([plans[: len(names)], plans[len(names) :]], args)
             for place, (name, wanted) in enumerate(plans):
                 if not wanted:
                     continue
@@ -253,6 +247,21 @@ def main(argv=None) -> int:
         print(told(args.profile, args.notebook, first=args.primary))
         return 75
     return int(bool(failed))
+
+
+def _claimed(phases, args):
+    """`train --claim`: what the claims need, then all; the status. A failing training keeps nothing else from being tried."""
+    missing, failed = 0, 0
+    for plans in phases:
+        if wanted := [e for _, each in plans for e in each]:
+            try:
+                missing += claim(wanted, args.backend, args.workers)
+            except RuntimeError as error:
+                failed = 1
+                print(error, file=sys.stderr, flush=True)
+    if not failed:
+        print(f"everything is stored; {missing} trainings were missing at the start", flush=True)
+    return failed
 
 
 def list_main(argv=None) -> int:
