@@ -13,11 +13,17 @@ import torch
 WARM_UP = 3  # rounds that are not counted
 
 
-def interleaved(steps, rounds, warm_up=WARM_UP):
-    """{name: seconds of every counted round} of functions without arguments, {name: function}."""
+def interleaved(steps, rounds, warm_up=WARM_UP, settle=False):
+    """{name: seconds of every counted round} of functions without arguments, {name: function}.
+
+    settle : an untimed call before each timed one. The threads of the library that was called before still spin for
+        a while, and the first call of the next one shares the cores with them.
+    """
     taken = {name: [] for name in steps}
     for turn in range(rounds + warm_up):
         for name, step in steps.items():
+            if settle:
+                step()
             begin = time.perf_counter()
             step()
             if torch.cuda.is_available():

@@ -36,6 +36,7 @@ from . import engines, packed_report  # noqa: E402
 from .measure import interleaved, quartiles  # noqa: E402
 
 SPARSITIES, BATCHES, AT = (0.5, 0.8, 0.9, 0.95), (1, 32, 128), packed_report.AT
+TRAINED = ("dataset", "model", "width", "size", "neuron", "T", "sparsity", "accuracy", "ms", "torch_ms", "over_torch", "bytes", "over_float32")
 CONV6 = Experiment("cifar10", model="conv6", lr=0.01)
 MOMENTS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -85,15 +86,15 @@ def stored():
     found, store = {}, Store()
     for e in plan.experiments("mini", "10_packed_tickets"):
         result = store.get(e) if e.seed == 0 else None
-        if result is not None:
+        if result is not None and result.ticket() is not None:
             found[e, result.metrics["test_accuracy"]] = result.ticket().pack()
     return found
 
 
 def rounds_of(step, seconds):
     """How many rounds of everything take about so long, 5 to 200."""
-    once = interleaved(step, 1, warm_up=2)
-    return int(np.clip(seconds / sum(min(t) for t in once.values()), 5, 200))
+    once = interleaved(step, 1, warm_up=2, settle=True)
+    return int(np.clip(seconds / (2 * sum(min(t) for t in once.values())), 5, 200))
 
 
 def speed(seconds, threads, folder):
@@ -108,7 +109,7 @@ def speed(seconds, threads, folder):
         step = {name: functools.partial(p.predict, pictures, threads=threads) for name, p in packed.items()}
         step |= engines.contestants(dense, x, threads, folder)
         step["dense SNN in torch, T=4"] = functools.partial(engines.run, snn, tensor)
-        taken = interleaved(step, rounds_of(step, seconds))
+        taken = interleaved(step, rounds_of(step, seconds), settle=True)
         part = quartiles(taken, batch=batch)
         part[["ms", "low", "high"]] /= batch
         print(part[["batch", "contestant", "ms", "low", "high", "rounds"]].round(3).to_string(index=False), flush=True)
@@ -128,12 +129,12 @@ def trained(threads):
         dense = engines.in_torch(engines.folded(build_model(e.replace(neuron="relu", weights="float", search="none", sparsity=0.0)).eval()))
         x = torch.from_numpy(pictures.astype(np.float32) / 255)
         step = {"packed": functools.partial(packed.predict, pictures, threads=threads), "torch": functools.partial(engines.run, dense, x)}
-        taken = interleaved(step, 30)
+        taken = interleaved(step, 30, settle=True)
         ms = {name: 1e3 * float(np.median(t)) / AT for name, t in taken.items()}
         what = dict(dataset=e.dataset, model=e.model, width=e.width, size=packed.input_shape[-1], neuron=e.neuron, T=packed.steps)
         about = dict(sparsity=e.sparsity, accuracy=accuracy, ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])
         rows.append(what | about | dict(bytes=packed.nbytes, over_float32=packed.nbytes / (4 * _weights(packed))))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=TRAINED)
 
 
 def main():
@@ -150,7 +151,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         table, memory = speed(given.seconds, given.threads, folder)
     found = packed_report.goals(table, memory, vnni)
-    for part, rows in (("packed", table), ("packed_trained", trained(given.threads)), ("packed_goals", found)):
+    for part, make in (("packed", lambda: table), ("packed_goals", lambda: found), ("packed_trained", lambda: trained(given.threads))):
+        rows = make()  # what is measured is written before the next thing may fail
         files.write(given.output / f"{part}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
         print(rows.round(3).to_string(index=False))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
