@@ -19,9 +19,10 @@ struct Group {
     const Net& net;
     const int chunk, group, steps, bytes;  // images at once in linear layers and in convolutions; bytes of chunk bits
     std::vector<Place> place;              // of what convolution i reads; the first reads pixels, its place says what it gives
+    int shift = __builtin_ctz(TAP);        // of few images the taps of linear layers lie closer, and more of them in the cache
     int last, unit;                        // size after the last convolution, bytes of its rows
     std::vector<uint8_t> flat;             // (chunk, steps, outputs, last, unit): what the last convolution gives
-    std::vector<std::vector<uint8_t>> dense;  // (pairs, features, TAP): what each linear layer reads
+    std::vector<Lines> dense;  // (pairs, features, 1 << shift bytes): what each linear layer reads
     std::vector<uint8_t> everyone;
     std::vector<int16_t> pixels;  // (frames, group, channels, plane())
     Barrier barrier;
@@ -60,8 +61,9 @@ struct Group {
         last = place[net.convs - 1].out_size, unit = (last + 7) / 8;
         flat.assign(size_t(chunk) * steps * net.layer[net.convs - 1].outputs * last * unit, 0);
         everyone.assign(bytes, 255);
+        while (shift > 3 && steps * bytes <= 1 << (shift - 1)) shift--;
         for (int i = net.convs; i < net.layers; i++)
-            dense.emplace_back(size_t(up(columns(), 2) / 2) * net.layer[i].inputs * TAP + SLACK, 0);
+            dense.emplace_back().resize(size_t(up(columns(), 2) / 2) * (size_t(net.layer[i].inputs) << shift) + SLACK);
     }
 
     int plane() const { return up((net.layer[0].size + 2) * (net.layer[0].size + 2), 64) + 2 * net.layer[0].size + 128; }
@@ -105,6 +107,7 @@ struct Group {
         const Layer& layer = net.layer[0];
         const Place& p = place[0];
         const int size = layer.size, wide = size + 2, length = up(size * wide, 64), lanes = p.out_block * 8, maps = net.frames * group;
+        constexpr int MANY = 128 / BYTES;  // vectors of 64 pixels
         own.sums.resize(length);
         own.currents.assign(size_t(net.frames) * size * lanes + 8, 0);
         std::vector<std::vector<int>> plus(net.channels), minus(net.channels);
@@ -128,11 +131,11 @@ struct Group {
                     const int16_t* pixel = &pixels[(size_t(map) * net.channels + c) * plane()];
                     const float worth = net.pixel[c];
                     for (int i = 0; i < length; i += 64) {
-                        sixteen s[4] = {};
+                        words s[MANY] = {};
                         for (int at : plus[c])
-                            for (int k = 0; k < 4; k++) s[k] += ((const loose16*)(pixel + at + i))[k];
+                            for (int k = 0; k < MANY; k++) s[k] += ((const loose_words*)(pixel + at + i))[k];
                         for (int at : minus[c])
-                            for (int k = 0; k < 4; k++) s[k] -= ((const loose16*)(pixel + at + i))[k];
+                            for (int k = 0; k < MANY; k++) s[k] -= ((const loose_words*)(pixel + at + i))[k];
                         int16_t whole[64];
                         memcpy(whole, s, sizeof s);
                         for (int k = 0; k < 64; k++) sums[i + k] += float(whole[k]) * worth;
@@ -156,7 +159,7 @@ struct Group {
             const int y = item / parts * p.tile, part = item % parts, tile = std::min(p.tile, rows - y);
             gather(layer, p, y, own);
             for (int o = layer.outputs * part / parts; o < layer.outputs * (part + 1) / parts; o++) {
-                int bits = count(layer, o, own, own.taps.data(), layer.inputs * 9, p.columns);
+                int bits = count(layer, o, own, own.taps.data(), layer.inputs * 9, p.columns, __builtin_ctz(TAP));
                 if (net.neuron == SIGN) p.borders(layer, steps, group, o, y, tile, (int32_t*)own.counts.data());
                 if (net.neuron == SIGN || bits > 16) rows_of<int32_t>(i, o, y, tile, from, start, now, own);
                 else if (bits > 8) rows_of<uint16_t>(i, o, y, tile, from, start, now, own);
@@ -182,18 +185,16 @@ struct Group {
 
     // The bits of a tile's taps, side by side: (pairs, inputs, 3, 3, TAP).
     __attribute__((noinline)) void gather(const Layer& layer, const Place& p, int y, Own& own) const {
-        const int length = (p.tile + 2) * p.row, words = length / 8 + 1;
+        const int length = (p.tile + 2) * p.row;
         for (auto& copy : own.shifted) copy.resize(length + 3 * TAP + 16);
         for (int c = 0; c < layer.inputs; c++) {
             uint8_t* middle = own.shifted[1].data() + 8;
             memcpy(middle, &p.bits[(size_t(c) * (layer.size + 2) + y) * p.row], length);
-            memset(middle + length, 0, 16);
-            for (int i = 0; i < words; i++) {
-                uint64_t before, here, after, left, right;
-                memcpy(&before, middle + 8 * i - 8, 8), memcpy(&here, middle + 8 * i, 8), memcpy(&after, middle + 8 * i + 8, 8);
-                memcpy(&left, &p.left[8 * i], 8), memcpy(&right, &p.right[8 * i], 8);
-                left &= here << 1 | (i ? before >> 63 : 0), right &= here >> 1 | after << 63;
-                memcpy(own.shifted[0].data() + 8 + 8 * i, &left, 8), memcpy(own.shifted[2].data() + 8 + 8 * i, &right, 8);
+            memset(middle + length, 0, BYTES + 16);
+            for (int i = 0; i <= length; i += BYTES) {  // a lane of 64 bits takes a bit from the one before or after
+                const vec here = *(const loose*)(middle + i), before = *(const loose*)(middle + i - 8), after = *(const loose*)(middle + i + 8);
+                *(loose*)(own.shifted[0].data() + 8 + i) = (here << 1 | before >> 63) & *(const loose*)&p.left[i];
+                *(loose*)(own.shifted[2].data() + 8 + i) = (here >> 1 | after << 63) & *(const loose*)&p.right[i];
             }
             for (int pair = 0; pair < p.pairs(); pair++) {
                 uint8_t* to = &own.taps[(size_t(pair) * layer.inputs + c) * 9 * TAP];
@@ -204,7 +205,7 @@ struct Group {
     }
 
     // Counts of output o for every lane into own.counts (uint8, uint16 or, of signs and wide ones, int32); their bits.
-    int count(const Layer& layer, int o, Own& own, const uint8_t* taps, int features, int columns) const {
+    int count(const Layer& layer, int o, Own& own, const uint8_t* taps, int features, int columns, int shift) const {
         const int total = layer.begin[o + 1] - layer.begin[o], plus = layer.plus[o];
         const uint8_t* deltas = layer.deltas + layer.begin[o];
         own.counts.resize(std::max(own.counts.size(), size_t(up(columns, 2)) * BYTES * 8 + 64));
@@ -214,10 +215,10 @@ struct Group {
             const int many = std::min(2, columns - column);
             if (many == 2) {
                 Counter<2> counter;  // not Counter<2>(): that would clear all of it
-                bits = counter.run(deltas, plus, total, taps, planes);
+                bits = counter.run(layer.deltas, deltas, plus, total, taps, shift, planes);
             } else {
                 Counter<1> counter;
-                bits = counter.run(deltas, plus, total, taps, planes);
+                bits = counter.run(layer.deltas, deltas, plus, total, taps, shift, planes);
             }
             for (int k = 0; k < many; k++) {
                 const size_t at = size_t(column + k) * BYTES * 8;

@@ -19,8 +19,8 @@
 
 namespace {
 
-typedef int16_t sixteen __attribute__((vector_size(32)));
-typedef int16_t loose16 __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int16_t words __attribute__((vector_size(VECTOR_BYTES)));
+typedef int16_t loose_words __attribute__((vector_size(VECTOR_BYTES), aligned(2), may_alias));
 constexpr int BYTES = VECTOR_BYTES, TAP = 2 * BYTES, SLACK = 4 * BYTES, LEVELS = 26;
 typedef uint64_t vec __attribute__((vector_size(BYTES)));
 typedef uint64_t loose __attribute__((vector_size(BYTES), aligned(1), may_alias));
@@ -35,8 +35,9 @@ template <bool MINUS, int N> inline __attribute__((always_inline)) Lanes<N> add(
     for (int i = 0; i < N; i++) {
 #if defined(__AVX512F__) && VECTOR_BYTES == 64
         __m512i s = (__m512i)sum.v[i], a = (__m512i)x.v[i], b = (__m512i)y.v[i];
-        sum.v[i] = (vec)_mm512_ternarylogic_epi64(s, a, b, 0x96);
-        carry.v[i] = (vec)_mm512_ternarylogic_epi64(s, a, b, MINUS ? 0x8E : 0xE8);
+        s = _mm512_ternarylogic_epi64(s, a, b, 0x96);
+        sum.v[i] = (vec)s;  // the carry from the new sum, so that no register need be copied
+        carry.v[i] = (vec)_mm512_ternarylogic_epi64(a, s, b, MINUS ? 0xE8 : 0xB2);
 #else
         vec u = x.v[i] ^ y.v[i], a = sum.v[i] ^ x.v[i];
         sum.v[i] ^= u;
@@ -46,19 +47,43 @@ template <bool MINUS, int N> inline __attribute__((always_inline)) Lanes<N> add(
     return carry;
 }
 
+// The taps of a list, one after another; what a list does not have is `none`, and costs as much.
 template <int N> struct List {
     const uint8_t *delta, *tap;
+    int shift;  // a tap is 1 << shift bytes after the one before
     inline __attribute__((always_inline)) Lanes<N> next() {
-        tap += size_t(*delta++) * TAP;
+        tap += size_t(*delta++) << shift;
+        return here();
+    }
+    inline __attribute__((always_inline)) Lanes<N> here() const {
         Lanes<N> x;
-        for (int i = 0; i < N; i++) x.v[i] = *(const loose*)(tap + i * BYTES);
+        for (int i = 0; i < N; i++) {
+            x.v[i] = *(const loose*)(tap + i * BYTES);
+#if defined(__AVX512F__) && VECTOR_BYTES == 64
+            asm("" : "+v"(x.v[i]));  // in a register: both operations of a full adder want it, and would load it twice
+#endif
+        }
         return x;
     }
 };
 
-template <int N> struct Rest {
-    const Lanes<N>* at;
-    inline __attribute__((always_inline)) Lanes<N> next() { return *at++; }
+// The last `left` (less than 8) taps of a list that ends at `end`; the others are nothing. MINUS: complements.
+template <bool MINUS, int N> struct Tail {
+    List<N> list;
+    uint64_t deltas = 0;
+    int left;
+    Tail(const List<N>& from, int n, const uint8_t* first) : list(from), left(n) {
+        const uint8_t* end = from.delta + n;
+        if (end - first >= 8) memcpy(&deltas, end - 8, 8), deltas = n ? deltas >> (64 - 8 * n) : 0;
+        else for (int i = n; i--;) deltas = deltas << 8 | from.delta[i];
+    }
+    inline __attribute__((always_inline)) Lanes<N> next() {
+        list.tap += size_t(deltas & 255) << list.shift, deltas >>= 8;
+        Lanes<N> x = list.here();
+        const vec mask = vec{} + -uint64_t(left-- > 0);
+        for (int i = 0; i < N; i++) x.v[i] = (MINUS ? ~x.v[i] : x.v[i]) & mask;
+        return x;
+    }
 };
 
 template <bool MINUS, int N, class From>
@@ -74,67 +99,68 @@ inline __attribute__((always_inline)) Lanes<N> eight(From& from, Lanes<N>& one, 
     return add<MINUS>(four, c, d);
 }
 
+// Sums of the lists of one output, a plane a power of two: five by full adders, the others by carries of 32.
 template <int N> struct Counter {
-    Lanes<N> one, two, four, sums[LEVELS], waiting[LEVELS], rest[16];
-    unsigned full = 0;
-    int rests = 0;
+    typedef Lanes<N> L;
+    L high[LEVELS], held;
+    int bits;
+    bool holds = false;
 
-    void push(Lanes<N> carry, int level) {
-        while (full >> level & 1) {
-            full &= ~(1u << level);
-            carry = add<false>(sums[level], waiting[level], carry);
-            level++;
-        }
-        waiting[level] = carry;
-        full |= 1u << level;
-    }
-
-    template <bool MINUS> static Lanes<N> plain(Lanes<N> x) {
+    template <bool MINUS> static L plain(L x) {
         for (int i = 0; i < N && MINUS; i++) x.v[i] = ~x.v[i];
         return x;
     }
 
-    template <bool MINUS> void take(List<N> list, int n) {
-        Lanes<N> a = one, b = two, c = four, d = sums[3];
-        for (; n >= 16; n -= 16) {
-            Lanes<N> x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
-            push(plain<MINUS>(add<MINUS>(d, x, y)), 4);
-        }
-        sums[3] = d;
-        if (n >= 8) {
-            push(plain<MINUS>(eight<MINUS>(list, a, b, c)), 3);
-            n -= 8;
-        }
-        one = a, two = b, four = c;
-        for (; n; n--) rest[rests++] = plain<MINUS>(list.next());
+    // Adds a carry of 1 << level to the planes from there on.
+    void carry(L more, int level) {
+        for (; level < bits; level++)
+            for (int i = 0; i < N; i++) {
+                const vec both = high[level].v[i] & more.v[i];
+                high[level].v[i] ^= more.v[i], more.v[i] = both;
+            }
     }
 
-    // Planes of the count, least first; returns how many.
-    int run(const uint8_t* deltas, int plus, int total, const uint8_t* taps, vec (*planes)[2]) {
-        int bits = total ? 32 - __builtin_clz(total) : 0;
-        Lanes<N> none = {};
-        one = two = four = none;
-        for (int i = 3; i < bits + 2; i++) sums[i] = none;
-        take<false>(List<N>{deltas, taps}, plus);
-        take<true>(List<N>{deltas + plus, taps}, total - plus);
-        while (rests % 8) rest[rests++] = none;
-        Rest<N> from{rest};
-        for (int i = 0; i < rests; i += 8) push(eight<false>(from, one, two, four), 3);
-        Lanes<N> carry = none;
-        for (int level = 3; level < bits; level++) {
-            if (full >> level & 1) {
-                carry = add<false>(sums[level], waiting[level], carry);
-            } else {
-                for (int i = 0; i < N; i++) {
-                    vec both = sums[level].v[i] & carry.v[i];
-                    sums[level].v[i] ^= carry.v[i];
-                    carry.v[i] = both;
-                }
-            }
+    // A carry of 32, one of two by a full adder.
+    void pair(L more) {
+        if (holds) carry(add<false>(high[5], held, more), 6);
+        held = more, holds = !holds;
+    }
+
+    // Takes a list but for its last (n mod 8), and what is left of it: carries of 16 and of 8.
+    template <bool MINUS> inline __attribute__((always_inline)) void take(List<N>& list, int n, L* sum, L& of16, L& of8) {
+        L a = sum[0], b = sum[1], c = sum[2], d = sum[3], e = sum[4];
+        for (; n >= 32; n -= 32) {
+            L x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c), z = add<MINUS>(d, x, y);
+            x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
+            pair(plain<MINUS>(add<MINUS>(e, z, add<MINUS>(d, x, y))));
         }
+        if (n >= 16) {
+            L x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
+            of16 = plain<MINUS>(add<MINUS>(d, x, y)), n -= 16;
+        }
+        if (n >= 8) of8 = plain<MINUS>(eight<MINUS>(list, a, b, c));
+        sum[0] = a, sum[1] = b, sum[2] = c, sum[3] = d, sum[4] = e;
+    }
+
+    // Planes of the count, least first; returns how many. first : where the layer's lists begin.
+    int run(const uint8_t* first, const uint8_t* deltas, int plus, int total, const uint8_t* taps, int shift, vec (*planes)[2]) {
+        bits = total ? 32 - __builtin_clz(total) : 0;
+        const L none = {};
+        L sum[5] = {none, none, none, none, none}, p16 = none, p8 = none, m16 = none, m8 = none;
+        for (int level = 5; level < std::max(bits, 6); level++) high[level] = none;
+        List<N> up{deltas, taps, shift}, down{deltas + plus, taps, shift};
+        take<false>(up, plus, sum, p16, p8);
+        take<true>(down, total - plus, sum, m16, m8);
+        Tail<false, N> one(up, plus % 8, first);
+        Tail<true, N> other(down, (total - plus) % 8, first);
+        const L x = eight<false>(one, sum[0], sum[1], sum[2]), y = eight<false>(other, sum[0], sum[1], sum[2]);
+        const L a = add<false>(sum[3], p8, m8), b = add<false>(sum[3], x, y);
+        pair(add<false>(sum[4], p16, m16));
+        pair(add<false>(sum[4], a, b));
+        if (holds) carry(held, 5);
         for (int i = 0; i < N; i++) {
-            planes[0][i] = one.v[i], planes[1][i] = two.v[i], planes[2][i] = four.v[i];
-            for (int level = 3; level < bits; level++) planes[level][i] = sums[level].v[i];
+            for (int level = 0; level < 5; level++) planes[level][i] = sum[level].v[i];
+            for (int level = 5; level < bits; level++) planes[level][i] = high[level].v[i];
         }
         return bits;
     }
@@ -148,6 +174,24 @@ inline vec repeat(uint64_t word) { return vec{} + word; }
 void bytes_of(const vec (*planes)[2], int column, int count, uint8_t* out) {
     vec p[8];
     for (int i = 0; i < 8; i++) p[i] = i < count ? planes[i][column] : vec{};
+#if defined(__GFNI__) && defined(__AVX512BW__) && VECTOR_BYTES == 64
+    __m512i a[8], b[8];
+    for (int i = 0; i < 4; i++) {
+        const __m512i x = (__m512i)p[7 - 2 * i], y = (__m512i)p[6 - 2 * i];
+        a[i] = _mm512_unpacklo_epi8(x, y), a[i + 4] = _mm512_unpackhi_epi8(x, y);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            const __m512i x = k ? _mm512_unpackhi_epi16(a[i], a[i + 1]) : _mm512_unpacklo_epi16(a[i], a[i + 1]);
+            const __m512i y = k ? _mm512_unpackhi_epi16(a[i + 2], a[i + 3]) : _mm512_unpacklo_epi16(a[i + 2], a[i + 3]);
+            b[i + 2 * k] = _mm512_unpacklo_epi32(x, y), b[i + 2 * k + 1] = _mm512_unpackhi_epi32(x, y);
+        }
+    for (int i = 0; i < 8; i++) {  // eight bits of eight planes as a matrix, transposed by one instruction
+        const __m512i c = _mm512_gf2p8affine_epi64_epi8(_mm512_set1_epi64(0x8040201008040201), b[i], 0);
+        for (int k = 0; k < 4; k++) _mm_storeu_si128((__m128i*)(out + 128 * k + 16 * i), ((const __m128i*)&c)[k]);
+    }
+    return;
+#endif
     const uint64_t masks[3] = {0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F};
     for (int s = 0; s < 3; s++) {
         int by = 1 << s;

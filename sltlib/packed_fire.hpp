@@ -94,28 +94,78 @@ template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from,
 }
 #endif
 
-// Fires N times eight lanes side by side, so that one's arithmetic hides another's latency; `at`: which of the bytes.
-template <int N, int NEURON, bool POOL, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, int at) {
-    const Eight beta = all(net.beta), threshold = all(net.threshold), zero = all(0);
+#if defined(__AVX512F__) && defined(__AVX512BW__) && VECTOR_BYTES == 64
+// Sixteen lanes: the same operations in the same order, masks in registers of their own.
+struct Sixteen { __m512 v; };
+inline Sixteen operator*(Sixteen a, Sixteen b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Sixteen operator+(Sixteen a, Sixteen b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Sixteen operator-(Sixteen a, Sixteen b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline __mmask16 above(Sixteen a, Sixteen b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+inline __mmask16 at_least(Sixteen a, Sixteen b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+inline Sixteen where(__mmask16 mask, Sixteen x) { return {_mm512_maskz_mov_ps(mask, x.v)}; }
+inline Sixteen unless(__mmask16 mask, Sixteen x) { return {_mm512_maskz_mov_ps(_knot_mask16(mask), x.v)}; }
+inline uint16_t bits_of(__mmask16 mask) { return mask; }
+inline __m512i sixteen_of(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+inline __m512i sixteen_of(const uint16_t* p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
+inline __m512i sixteen_of(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline __m512i sixteen_pooled(const uint8_t* p, const uint8_t* q) {
+    __m512i w = _mm512_cvtepu16_epi32(_mm256_max_epu8(_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)q)));
+    return _mm512_max_epi32(_mm512_and_si512(w, _mm512_set1_epi32(255)), _mm512_srli_epi32(w, 8));
+}
+inline __m512i sixteen_pooled(const uint16_t* p, const uint16_t* q) {
+    __m512i w = _mm512_max_epu16(_mm512_loadu_si512(p), _mm512_loadu_si512(q));
+    return _mm512_max_epi32(_mm512_and_si512(w, _mm512_set1_epi32(65535)), _mm512_srli_epi32(w, 16));
+}
+inline __m512i sixteen_pooled(const int32_t* p, const int32_t* q) {
+    const __m512i a = _mm512_max_epi32(sixteen_of(p), sixteen_of(q)), b = _mm512_max_epi32(sixteen_of(p + 16), sixteen_of(q + 16));
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_max_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b));
+}
+template <bool POOL, class U> inline Sixteen currents(const Source<U>& from, const U* p, Sixteen) {
+    const __m512i n = POOL ? sixteen_pooled(p, p + from.row / 2) : sixteen_of(p);
+    const Sixteen x = {_mm512_cvtepi32_ps(_mm512_sub_epi32(n, _mm512_set1_epi32(from.minus)))};
+    return x * Sixteen{_mm512_set1_ps(from.scale)} + Sixteen{_mm512_set1_ps(from.shift)};
+}
+template <bool POOL> inline Sixteen currents(const Source<float>& from, const float* p, Sixteen) {
+    return Sixteen{_mm512_loadu_ps(p)} * Sixteen{_mm512_set1_ps(from.scale)} + Sixteen{_mm512_set1_ps(from.shift)};
+}
+inline Sixteen all(float x, Sixteen) { return {_mm512_set1_ps(x)}; }
+constexpr bool WIDE = true;
+#else
+typedef Eight Sixteen;
+constexpr bool WIDE = false;
+#endif
+inline Eight all(float x, Eight) { return all(x); }
+template <bool POOL, class U> inline Eight currents(const Source<U>& from, const U* p, Eight) { return eight_currents<POOL>(from, p); }
+
+// Fires N times the lanes of V side by side, so that one's arithmetic hides another's latency; `at`: which of the bytes.
+template <int N, int NEURON, bool POOL, class V, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, int at) {
+    const V beta = all(net.beta, V()), threshold = all(net.threshold, V()), zero = all(0, V());
+    typedef decltype(above(zero, zero)) Mask;
+    typedef decltype(bits_of(Mask())) Bits;
     const int steps = net.steps;
     const U* values[N];
-    uint8_t *out[N], valid[N];
-    Eight u[N], fired[N], now[N];
+    uint8_t* out[N];
+    Bits valid[N];
+    V u[N], now[N];
+    Mask fired[N];
     for (int n = 0; n < N; n++) {
-        const int row = (at + n) / to.bytes, byte = (at + n) % to.bytes;
+        const int row = (at + n * int(sizeof(Bits))) / to.bytes, byte = (at + n * int(sizeof(Bits))) % to.bytes;
         values[n] = from.values + size_t(row) * from.row + (POOL ? 16 : 8) * byte;
-        out[n] = to.out + size_t(row) * to.row + byte, valid[n] = to.valid[byte];
-        u[n] = fired[n] = zero, now[n] = eight_currents<POOL>(from, values[n]);
+        out[n] = to.out + size_t(row) * to.row + byte;
+        memcpy(&valid[n], to.valid + byte, sizeof(Bits));
+        u[n] = zero, fired[n] = above(zero, zero), now[n] = currents<POOL>(from, values[n], V());
     }
     for (int t = 0; t < steps; t++)
         for (int n = 0; n < N; n++) {
-            if (t && from.step) now[n] = eight_currents<POOL>(from, values[n] += from.step);
+            if (t && from.step) now[n] = currents<POOL>(from, values[n] += from.step, V());
             if (NEURON == SIGN) fired[n] = at_least(now[n], zero);
             else if (t == 0) u[n] = now[n];
             else if (NEURON == ZERO) u[n] = beta * unless(fired[n], u[n]) + now[n];
             else u[n] = beta * u[n] + now[n] - where(fired[n], threshold);
             if (NEURON != SIGN) fired[n] = above(u[n], threshold);
-            *out[n] = bits_of(fired[n]) & valid[n];
+            const Bits bits = bits_of(fired[n]) & valid[n];
+            memcpy(out[n], &bits, sizeof(Bits));
             out[n] += to.step;
         }
 }
@@ -123,8 +173,12 @@ template <int N, int NEURON, bool POOL, class U> inline void fire_some(const Net
 template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
     const int all = from.rows * to.bytes;
     int at = 0;
-    for (; at + 4 <= all; at += 4) fire_some<4, NEURON, POOL>(net, from, to, at);
-    for (; at < all; at++) fire_some<1, NEURON, POOL>(net, from, to, at);
+    if (WIDE && to.bytes % 2 == 0) {
+        for (; at + 8 <= all; at += 8) fire_some<4, NEURON, POOL, Sixteen>(net, from, to, at);
+        for (; at < all; at += 2) fire_some<1, NEURON, POOL, Sixteen>(net, from, to, at);
+    }
+    for (; at + 4 <= all; at += 4) fire_some<4, NEURON, POOL, Eight>(net, from, to, at);
+    for (; at < all; at++) fire_some<1, NEURON, POOL, Eight>(net, from, to, at);
 }
 
 template <bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {

@@ -17,7 +17,7 @@ __attribute__((noinline)) void Group::turn(int member) {
                     block = transposed(block);
                     const int at = t * bytes + b;
                     for (int x = 8 * k; x < std::min(last, 8 * k + 8); x++)
-                        dense[0][(size_t(at / TAP) * features + line * last + x) * TAP + at % TAP] = block >> 8 * (x % 8);
+                        dense[0][((size_t(at / TAP) * features + line * last + x) << shift) + at % TAP] = block >> 8 * (x % 8);
                 }
 }
 
@@ -26,7 +26,7 @@ __attribute__((noinline)) void Group::multiply(int i, int64_t from, int count_, 
     const int lanes = 8 * bytes, length = steps * bytes;
     own.row.resize(std::max(own.row.size(), size_t(length + 16)));
     for (int o = member; o < layer.outputs; o += barrier.size) {
-        const int bits = count(layer, o, own, dense[i - net.convs].data(), layer.inputs, columns());
+        const int bits = count(layer, o, own, dense[i - net.convs].data(), layer.inputs, columns(), shift);
         int32_t* wide = own.counts.data();
         if (net.neuron == SIGN)
             for (int k = 0; k < 8 * length; k++) wide[k] *= 2;
@@ -50,7 +50,7 @@ __attribute__((noinline)) void Group::multiply(int i, int64_t from, int count_, 
         else if (bits > 8) row((uint16_t*)wide);
         else row((uint8_t*)wide);
         for (int at = 0; at < length; at += TAP)
-            memcpy(&dense[i + 1 - net.convs][(size_t(at / TAP) * layer.outputs + o) * TAP], own.row.data() + at, std::min(TAP, length - at));
+            memcpy(&dense[i + 1 - net.convs][(size_t(at / TAP) * layer.outputs + o) << shift], own.row.data() + at, std::min(TAP, length - at));
         if (trace && trace[i])
             for (int image = 0; image < count_; image++)
                 for (int t = 0; t < steps; t++)

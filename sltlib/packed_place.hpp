@@ -80,9 +80,19 @@ struct Place {
     }
 };
 
+// Bytes, at first 0, that begin where a vector may: loads across two lines of the cache take twice as long.
+struct Lines {
+    struct alignas(64) Line { uint8_t byte[64] = {}; };
+    std::vector<Line> line;
+    void resize(size_t bytes) { line.resize((bytes + 63) / 64); }
+    uint8_t* data() { return line[0].byte; }
+    uint8_t& operator[](size_t i) { return data()[i]; }
+};
+
 // What a thread needs for itself.
 struct Own {
-    std::vector<uint8_t> taps, shifted[3], row, placed;
+    Lines taps;
+    std::vector<uint8_t> shifted[3], row, placed;
     std::vector<int32_t> counts;
     std::vector<float> currents, sums;
 };
