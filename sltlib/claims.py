@@ -24,6 +24,7 @@ FILE = paths.ROOT / "claims.yaml"
 PROFILES = ("mini", "study")  # from the small evidence to the large
 LEAST, HEADLINE = 6, 10  # trainings a row: a sign test of 6 can come below .05, a headline is held to more
 GROUPS = ("paired", "independent")
+ALONE = "primary_only"  # in a metrics.json: the folder holds the claim's own trainings, and its notebook has not run
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,8 @@ def _stored(claim, place):
     tested = judge(claim, own / "table.csv", right, others)
     about = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     dataset = about.get("dataset") or about.get("settings", {}).get("dataset")
-    return Tested(claim, tested.verdict, tested.why, tested.found, tested.inside, dataset)
+    why = f"{tested.why} Before its notebook has run." if ALONE in about else tested.why
+    return Tested(claim, tested.verdict, why, tested.found, tested.inside, dataset)
 
 
 def markdown(found: Mapping, profiles=PROFILES, ours: bool = False) -> str:

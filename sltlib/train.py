@@ -72,7 +72,7 @@ def _train(experiment, source, early, checkpoints, report):
     ticket = Ticket.from_model(model, experiment)
     metrics |= {"parameters": models.count_parameters(model), "kept": ticket.kept, "density": ticket.kept / ticket.size}
     metrics |= {"train_loss": history[-1]["train_loss"], "kept_by_layer": {k: v.kept.size for k, v in ticket.layers.items()}}
-    seconds = round(time.perf_counter() - begin, 2)
+    seconds = round(time.perf_counter() - begin, 4)
     about = hardware() | {"compiled": neurons.compiled(), "data": data.fingerprint, "seconds": seconds, "resumed": resumed}
     return Trained(metrics, history, about, ticket, predictions)
 

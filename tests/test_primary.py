@@ -53,8 +53,19 @@ def test_mini_trains_all_that_its_claims_compare(monkeypatch, name):
             assert [seed for other, seed, _ in found if other == point] == profiles.settings("mini", notebook)["seeds"], point
 
 
-def test_a_notebook_without_a_claim_needs_nothing():
+def test_a_notebook_without_a_claim_needs_nothing(monkeypatch, capsys):
     assert plan.primary("mini", "07_patch_tickets") == plan.primary("mini", "00_spiking_neuron") == []
+    monkeypatch.setattr(plan, "run", lambda *args, **kwargs: pytest.fail("nothing is to be trained"))
+    assert plan.main(["--notebook", "07", "--primary"]) == 0
+    said = capsys.readouterr().out
+    assert "no claim needs trainings of 07_patch_tickets" in said and REWARD_1 in said
+
+
+def test_a_row_is_known_by_its_name_wherever_it_stands(wanted):
+    point, _, e = wanted[0]
+    turned = dict(reversed({**point, "sparsity": 0.5}.items()))
+    assert next(iter(turned)) == "sparsity"
+    assert plan._is((point["row"], 0.5, 0), turned) and not plan._is((point["row"], 0.8, 0), turned)
 
 
 def test_the_list_tells_the_claims_own_trainings(tmp_path):
@@ -69,9 +80,13 @@ def test_the_store_gives_the_verdict_that_the_table_gives(tmp_path, wanted):
     assert primary.write("mini", REWARD_1, store) == 3
     folder = outputs.folder("mini", REWARD_1)
     about = json.loads((folder / "metrics.json").read_text())
-    assert about[primary.ONLY] == {"seeds": [0, 1, 2], "trained_on": ["a processor, torch 2"]}
+    assert about[claims.ALONE] == {"seeds": [0, 1, 2], "trained_on": ["a processor, torch 2"]}
     found = claims.table(("mini",), paths.results())["reward-1"]["mini"]
     assert found.verdict == "holds" and found.n == 3 and found.dataset == "fashion" and "for new images" in found.why
+    assert found.why.endswith("Before its notebook has run.")
+    about.pop(claims.ALONE)
+    (folder / "metrics.json").write_text(json.dumps(about))  # as the notebook leaves it
+    assert "Before its" not in claims.table(("mini",), paths.results())["reward-1"]["mini"].why
     by_hand = {name: np.mean([store.get(e).metrics["test_accuracy"] for point, _, e in wanted if point["row"] == name]) for name in SHARES}
     worth = by_hand["BinWSNN-ConnS"] - by_hand["BinWSNN"] - by_hand["BNN-ConnS"] + by_hand["BNN"]
     assert found.found.difference == pytest.approx(worth, abs=1e-3)

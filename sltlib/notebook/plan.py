@@ -57,8 +57,8 @@ def primary(profile: str, notebook: str) -> list:
 
 def _is(key, point):
     """Whether (row, value, ..., seed) is what a claim names by its columns."""
-    row, *more = point.values()
-    return key[0] == row and all(any(compared.same(own, value) for own in key[1:-1]) for value in more)
+    more = [value for name, value in point.items() if name != "row"]
+    return key[0] == point["row"] and all(any(compared.same(own, value) for own in key[1:-1]) for value in more)
 
 
 def _declared(profile, notebook):
@@ -226,6 +226,9 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
     plans = [(name, [e for *_, e in primary(args.profile, name)]) for name in names]  # all problems before any work
+    if args.primary and args.notebook and not plans[0][1]:
+        print(f"no claim needs trainings of {names[0]} (those that a claim names: {', '.join(_order())}): leave out --primary")
+        return 0
     plans += [] if args.primary else [(name, experiments(args.profile, name)) for name in names]
     began, failed = time.monotonic(), []
     try:

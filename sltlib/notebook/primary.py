@@ -18,13 +18,10 @@ from sltlib.base import files, paths
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
 
-ONLY = "primary_only"  # in metrics.json: this folder holds a claim's rows and no notebook has run
-
-
 def has_run(folder) -> bool:
     """Whether a notebook itself left what lies in its folder of results."""
     path = folder / "metrics.json"
-    return path.is_file() and ONLY not in json.loads(path.read_text(encoding="utf-8"))
+    return path.is_file() and claims.ALONE not in json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(profile: str, notebook: str, store=None) -> int:
@@ -49,7 +46,7 @@ def write(profile: str, notebook: str, store=None) -> int:
         forget(folder)
         return 0
     settings = profiles.settings(profile, notebook)
-    about = {ONLY: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
+    about = {claims.ALONE: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
     files.write(folder / predictions.FILE, predictions.pack(right))
     files.write(folder / "table.csv", outputs.table_text(pandas.DataFrame(lines.values())))
     files.write(folder / "metrics.json", outputs.metrics_text(about))

@@ -127,7 +127,7 @@ def favour():
     best, top = _best(), max(_points())
     worth = {name: best(arm, top, 4.0) - best(arm, top, 1.0) for name, arm in (("SLT", "SNN-ConnS"), ("MPSLT", "BinWSNN-ConnS"))}
     return (
-        f"Taken of four times the logits, which a frozen last layer cannot enlarge itself, the loss lets the SLT at {100 * top:g} % end "
+        f"With the loss computed on four times the logits, which a frozen last layer cannot enlarge itself, the SLT at {100 * top:g} % ends "
         f"{worth['SLT']:.0f} points higher on the validation split, and the MPSLT {worth['MPSLT']:.0f} (one seed, the best of {best.rates} rates "
         "at each scale; [how recipes are tuned](results/tuning/README.md))."
     )
