@@ -5,6 +5,8 @@ with as many passes, at other widths and with longer steps, each with the recipe
 the validation split with the first tuning seed; writes every training to results/tuning/multisp.csv.
 """
 
+import argparse
+
 import pandas
 
 from sltlib import run, table2
@@ -47,7 +49,8 @@ def told(table):
     return "\n".join(lines)
 
 
-def main():
+def main(argv=None):
+    argparse.ArgumentParser("python -m bench.multisp", description=__doc__.splitlines()[0]).parse_args(argv)
     wanted = trainings()
     found = run([e for *_, e in wanted])
     table = pandas.DataFrame([line[:4] for line in wanted], columns=["width", "search_epochs", "epochs", "row"])

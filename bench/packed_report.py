@@ -81,19 +81,21 @@ def page(place):
     """The part of docs/speed.md: every contestant, the goals, the trained tickets, the machine."""
     table, goals, trained = (pd.read_csv(place / f"{name}.csv") for name in ("packed", "packed_goals", "packed_trained"))
     about = json.loads((place / "packed_about.json").read_text(encoding="utf-8"))
-    ms = table.pivot(index="contestant", columns="batch", values="ms").loc[list(dict.fromkeys(table.contestant))]
+    ms, low, high = (table.pivot(index="contestant", columns="batch", values=name) for name in ("ms", "low", "high"))
     fastest = best(ms[AT], "fp32")
-    lines = [f"| contestant | {' | '.join(f'batch {b}' for b in ms)} | {fastest} over it |", "|---" * (len(ms.columns) + 2) + "|"]
-    lines += [f"| {name} | {' | '.join(f'{x:.3f}' for x in line)} | {ms[AT][fastest] / line[AT]:.1f} |" for name, line in ms.iterrows()]
+    lines = [f"| contestant | {' | '.join(f'batch {b}' for b in ms)} | times as fast as {fastest} at batch {AT} |", "|---" * (len(ms.columns) + 2) + "|"]
+    for name in dict.fromkeys(table.contestant):
+        cells = [f"{ms[b][name]:.3f} ({low[b][name]:.3f} to {high[b][name]:.3f})" for b in ms]
+        lines.append(f"| {name} | {' | '.join(cells)} | {ms[AT][fastest] / ms[AT][name]:.1f} |")
     engines = ", ".join(f"{name} {version}" for name, version in about["engines"].items() if version)
-    lines += ["", f"Milliseconds an image, medians of {table.rounds.min()} to {table.rounds.max()} interleaved rounds; {about['threads']} threads of "
+    lines += ["", f"Milliseconds an image, medians and quartiles of {table.rounds.min()} to {table.rounds.max()} interleaved rounds; {about['threads']} threads of "
               f"{about['device']} ({about['instructions']}; the kernel uses {about['kernel']}), {engines}."]  # fmt: skip
     lines += ["", f"{goals.met.sum()} of {len(goals)} goals at batch {AT} met:", "", "| goal | wanted | measured | |", "|---|---|---|---|"]
     for goal in goals.itertuples():
         sign = "at most" if pd.isna(goal.ms) else "at least"
         lines.append(f"| {goal.goal} | {sign} {goal.limit:.2g} | {goal.measured:.2g} | {'met' if goal.met else '**missed**'} |")
     lines += ["", "The trained tickets of notebook 10 (`mini`, first seed), at their own size:", ""]
-    lines += ["| ticket | removed | test accuracy (%) | float32 in torch over it | bytes over float32 |", "|---|---|---|---|---|"]
+    lines += ["| ticket | removed | test accuracy (%) | times as fast as the dense relu network, float32 in torch | bytes over float32 |", "|---|---|---|---|---|"]
     for x in trained.itertuples():
         lines.append(f"| {x.model}, width {x.width:g}, {x.size}x{x.size}, {x.neuron}, T={x.T} | {100 * x.sparsity:g} % | {x.accuracy:.2f} | {x.over_torch:.1f} | {x.over_float32:.3f} |")
     return "\n".join(lines)

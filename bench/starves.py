@@ -77,8 +77,11 @@ def main(argv=None):
     table.insert(0, "change", [change for change, *_ in wanted])
     table.insert(1, "row", [name for _, name, *_ in wanted])
     table = table[["change", "row", "sparsity", "seed", "val_accuracy", "key"]]
-    files.write(FILE, table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
-    print(told(pandas.read_csv(FILE)))
+    if given.only:
+        print(f"{FILE.name} stays as it is: it holds all changes")
+    else:
+        files.write(FILE, table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
+    print(told(table))
 
 
 if __name__ == "__main__":
