@@ -265,9 +265,10 @@ struct Group {
                 }
                 uint8_t* bytes = &flat[((size_t(start + image) * steps + t) * outputs + o) * last * unit + y * unit];
                 for (int x = 0; x < last; x += 8) {
-                    uint8_t whole[16] = {};
-                    copy_bits(fired, image * p.out_pitch + x, whole, 0, std::min(8, last - x));
-                    bytes[x / 8] = whole[0];
+                    const int bit = image * p.out_pitch + x;
+                    uint16_t two;
+                    memcpy(&two, fired + bit / 8, 2);
+                    bytes[x / 8] = two >> bit % 8 & ((1 << std::min(8, last - x)) - 1);
                 }
             }
         if (next) memcpy(to, own.placed.data(), next->row);

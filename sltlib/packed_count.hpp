@@ -102,28 +102,22 @@ inline __attribute__((always_inline)) Lanes<N> eight(From& from, Lanes<N>& one, 
 // Sums of the lists of one output, a plane a power of two: five by full adders, the others by carries of 32.
 template <int N> struct Counter {
     typedef Lanes<N> L;
-    L high[LEVELS], held;
-    int bits;
-    bool holds = false;
+    L high[LEVELS], waiting[LEVELS];
+    unsigned full = 0;
 
     template <bool MINUS> static L plain(L x) {
         for (int i = 0; i < N && MINUS; i++) x.v[i] = ~x.v[i];
         return x;
     }
 
-    // Adds a carry of 1 << level to the planes from there on.
-    void carry(L more, int level) {
-        for (; level < bits; level++)
-            for (int i = 0; i < N; i++) {
-                const vec both = high[level].v[i] & more.v[i];
-                high[level].v[i] ^= more.v[i], more.v[i] = both;
-            }
-    }
-
-    // A carry of 32, one of two by a full adder.
-    void pair(L more) {
-        if (holds) carry(add<false>(high[5], held, more), 6);
-        held = more, holds = !holds;
+    // A carry of 32: it waits for another, and a full adder takes both.
+    void push(L carry) {
+        int level = 5;
+        for (; full >> level & 1; level++) {
+            full &= ~(1u << level);
+            carry = add<false>(high[level], waiting[level], carry);
+        }
+        waiting[level] = carry, full |= 1u << level;
     }
 
     // Takes a list but for its last (n mod 8), and what is left of it: carries of 16 and of 8.
@@ -132,7 +126,7 @@ template <int N> struct Counter {
         for (; n >= 32; n -= 32) {
             L x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c), z = add<MINUS>(d, x, y);
             x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
-            pair(plain<MINUS>(add<MINUS>(e, z, add<MINUS>(d, x, y))));
+            push(plain<MINUS>(add<MINUS>(e, z, add<MINUS>(d, x, y))));
         }
         if (n >= 16) {
             L x = eight<MINUS>(list, a, b, c), y = eight<MINUS>(list, a, b, c);
@@ -144,10 +138,10 @@ template <int N> struct Counter {
 
     // Planes of the count, least first; returns how many. first : where the layer's lists begin.
     int run(const uint8_t* first, const uint8_t* deltas, int plus, int total, const uint8_t* taps, int shift, vec (*planes)[2]) {
-        bits = total ? 32 - __builtin_clz(total) : 0;
+        const int bits = total ? 32 - __builtin_clz(total) : 0;
         const L none = {};
         L sum[5] = {none, none, none, none, none}, p16 = none, p8 = none, m16 = none, m8 = none;
-        for (int level = 5; level < std::max(bits, 6); level++) high[level] = none;
+        for (int level = 5; level < bits + 2; level++) high[level] = none;
         List<N> up{deltas, taps, shift}, down{deltas + plus, taps, shift};
         take<false>(up, plus, sum, p16, p8);
         take<true>(down, total - plus, sum, m16, m8);
@@ -155,9 +149,19 @@ template <int N> struct Counter {
         Tail<true, N> other(down, (total - plus) % 8, first);
         const L x = eight<false>(one, sum[0], sum[1], sum[2]), y = eight<false>(other, sum[0], sum[1], sum[2]);
         const L a = add<false>(sum[3], p8, m8), b = add<false>(sum[3], x, y);
-        pair(add<false>(sum[4], p16, m16));
-        pair(add<false>(sum[4], a, b));
-        if (holds) carry(held, 5);
+        push(add<false>(sum[4], p16, m16));
+        push(add<false>(sum[4], a, b));
+        L carry = none;
+        for (int level = 5; level < bits; level++) {
+            if (full >> level & 1) {
+                carry = add<false>(high[level], waiting[level], carry);
+                continue;
+            }
+            for (int i = 0; i < N; i++) {
+                const vec both = high[level].v[i] & carry.v[i];
+                high[level].v[i] ^= carry.v[i], carry.v[i] = both;
+            }
+        }
         for (int i = 0; i < N; i++) {
             for (int level = 0; level < 5; level++) planes[level][i] = sum[level].v[i];
             for (int level = 5; level < bits; level++) planes[level][i] = high[level].v[i];
@@ -188,7 +192,15 @@ void bytes_of(const vec (*planes)[2], int column, int count, uint8_t* out) {
         }
     for (int i = 0; i < 8; i++) {  // eight bits of eight planes as a matrix, transposed by one instruction
         const __m512i c = _mm512_gf2p8affine_epi64_epi8(_mm512_set1_epi64(0x8040201008040201), b[i], 0);
-        for (int k = 0; k < 4; k++) _mm_storeu_si128((__m128i*)(out + 128 * k + 16 * i), ((const __m128i*)&c)[k]);
+        b[i] = c;
+    }
+    for (int i = 0; i < 8; i += 4) {  // each has 16 lanes of four places; four of them have 64 of each
+        const __m512i low = _mm512_shuffle_i64x2(b[i], b[i + 1], 0x44), high = _mm512_shuffle_i64x2(b[i], b[i + 1], 0xEE);
+        const __m512i low2 = _mm512_shuffle_i64x2(b[i + 2], b[i + 3], 0x44), high2 = _mm512_shuffle_i64x2(b[i + 2], b[i + 3], 0xEE);
+        _mm512_storeu_si512(out + 16 * i, _mm512_shuffle_i64x2(low, low2, 0x88));
+        _mm512_storeu_si512(out + 16 * i + 128, _mm512_shuffle_i64x2(low, low2, 0xDD));
+        _mm512_storeu_si512(out + 16 * i + 256, _mm512_shuffle_i64x2(high, high2, 0x88));
+        _mm512_storeu_si512(out + 16 * i + 384, _mm512_shuffle_i64x2(high, high2, 0xDD));
     }
     return;
 #endif

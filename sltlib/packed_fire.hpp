@@ -138,8 +138,17 @@ constexpr bool WIDE = false;
 inline Eight all(float x, Eight) { return all(x); }
 template <bool POOL, class U> inline Eight currents(const Source<U>& from, const U* p, Eight) { return eight_currents<POOL>(from, p); }
 
-// Fires N times the lanes of V side by side, so that one's arithmetic hides another's latency; `at`: which of the bytes.
-template <int N, int NEURON, bool POOL, class V, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, int at) {
+// Which byte of which row comes next.
+struct Cursor {
+    int row = 0, byte = 0;
+    void step(int by, int bytes) {
+        byte += by;
+        if (byte >= bytes) byte = 0, row++;
+    }
+};
+
+// Fires N times the lanes of V side by side, so that one's arithmetic hides another's latency.
+template <int N, int NEURON, bool POOL, class V, class U> inline void fire_some(const Net& net, const Source<U> from, const Sink to, Cursor& at) {
     const V beta = all(net.beta, V()), threshold = all(net.threshold, V()), zero = all(0, V());
     typedef decltype(above(zero, zero)) Mask;
     typedef decltype(bits_of(Mask())) Bits;
@@ -149,14 +158,16 @@ template <int N, int NEURON, bool POOL, class V, class U> inline void fire_some(
     Bits valid[N];
     V u[N], now[N];
     Mask fired[N];
+#pragma GCC unroll 4
     for (int n = 0; n < N; n++) {
-        const int row = (at + n * int(sizeof(Bits))) / to.bytes, byte = (at + n * int(sizeof(Bits))) % to.bytes;
-        values[n] = from.values + size_t(row) * from.row + (POOL ? 16 : 8) * byte;
-        out[n] = to.out + size_t(row) * to.row + byte;
-        memcpy(&valid[n], to.valid + byte, sizeof(Bits));
+        values[n] = from.values + size_t(at.row) * from.row + (POOL ? 16 : 8) * at.byte;
+        out[n] = to.out + size_t(at.row) * to.row + at.byte;
+        memcpy(&valid[n], to.valid + at.byte, sizeof(Bits));
+        at.step(sizeof(Bits), to.bytes);
         u[n] = zero, fired[n] = above(zero, zero), now[n] = currents<POOL>(from, values[n], V());
     }
     for (int t = 0; t < steps; t++)
+#pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
             if (t && from.step) now[n] = currents<POOL>(from, values[n] += from.step, V());
             if (NEURON == SIGN) fired[n] = at_least(now[n], zero);
@@ -172,13 +183,14 @@ template <int N, int NEURON, bool POOL, class V, class U> inline void fire_some(
 
 template <int NEURON, bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
     const int all = from.rows * to.bytes;
-    int at = 0;
+    int done = 0;
+    Cursor at;
     if (WIDE && to.bytes % 2 == 0) {
-        for (; at + 8 <= all; at += 8) fire_some<4, NEURON, POOL, Sixteen>(net, from, to, at);
-        for (; at < all; at += 2) fire_some<1, NEURON, POOL, Sixteen>(net, from, to, at);
+        for (; done + 8 <= all; done += 8) fire_some<4, NEURON, POOL, Sixteen>(net, from, to, at);
+        for (; done < all; done += 2) fire_some<1, NEURON, POOL, Sixteen>(net, from, to, at);
     }
-    for (; at + 4 <= all; at += 4) fire_some<4, NEURON, POOL, Eight>(net, from, to, at);
-    for (; at < all; at++) fire_some<1, NEURON, POOL, Eight>(net, from, to, at);
+    for (; done + 4 <= all; done += 4) fire_some<4, NEURON, POOL, Eight>(net, from, to, at);
+    for (; done < all; done++) fire_some<1, NEURON, POOL, Eight>(net, from, to, at);
 }
 
 template <bool POOL, class U> void fire(const Net& net, const Source<U>& from, const Sink& to) {
