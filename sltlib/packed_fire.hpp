@@ -74,23 +74,31 @@ inline Eight where(Eight mask, Eight x) { return _mm256_and_ps(mask, x); }
 inline Eight unless(Eight mask, Eight x) { return _mm256_andnot_ps(mask, x); }
 inline uint8_t bits_of(Eight mask) { return _mm256_movemask_ps(mask); }
 #else
-struct Eight { float v[8]; };
-template <class F> inline Eight each(F f) { Eight out; for (int i = 0; i < 8; i++) out.v[i] = f(i); return out; }
-inline Eight operator*(Eight a, Eight b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-inline Eight operator+(Eight a, Eight b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-inline Eight operator-(Eight a, Eight b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
-inline Eight all(float x) { return each([&](int) { return x; }); }
-inline Eight above(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] > b.v[i]); }); }
-inline Eight at_least(Eight a, Eight b) { return each([&](int i) { return float(a.v[i] >= b.v[i]); }); }
-inline Eight where(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? x.v[i] : 0.0f; }); }
-inline Eight unless(Eight mask, Eight x) { return each([&](int i) { return mask.v[i] ? 0.0f : x.v[i]; }); }
-inline uint8_t bits_of(Eight mask) { int out = 0; for (int i = 0; i < 8; i++) out |= (mask.v[i] != 0) << i; return out; }
+typedef float Four __attribute__((vector_size(16)));  // the compiler makes of it what the processor has: NEON, SSE2
+typedef int32_t Mask4 __attribute__((vector_size(16)));
+struct Eight { Four a, b; };
+struct Mask8 { Mask4 a, b; };
+inline Eight all(float x) { return {Four{} + x, Four{} + x}; }
+inline Eight operator*(Eight x, Eight y) { return {x.a * y.a, x.b * y.b}; }
+inline Eight operator+(Eight x, Eight y) { return {x.a + y.a, x.b + y.b}; }
+inline Eight operator-(Eight x, Eight y) { return {x.a - y.a, x.b - y.b}; }
+inline Mask8 above(Eight x, Eight y) { return {x.a > y.a, x.b > y.b}; }
+inline Mask8 at_least(Eight x, Eight y) { return {x.a >= y.a, x.b >= y.b}; }
+inline Eight where(Mask8 m, Eight x) { return {(Four)(m.a & (Mask4)x.a), (Four)(m.b & (Mask4)x.b)}; }
+inline Eight unless(Mask8 m, Eight x) { return {(Four)(~m.a & (Mask4)x.a), (Four)(~m.b & (Mask4)x.b)}; }
+inline uint8_t bits_of(Mask8 m) {
+    const Mask4 x = (m.a & Mask4{1, 2, 4, 8}) | (m.b & Mask4{16, 32, 64, 128});
+    return x[0] | x[1] | x[2] | x[3];
+}
 template <bool POOL, class U> inline Eight eight_currents(const Source<U>& from, const U* p) {
-    return each([&](int i) {
+    float n[8];
+    for (int i = 0; i < 8; i++) {
         const U *x = p + (POOL ? 2 * i : i), *y = x + from.row / 2;
-        const U n = POOL ? std::max(std::max(x[0], x[1]), std::max(y[0], y[1])) : x[0];
-        return float(n - from.minus) * from.scale + from.shift;
-    });
+        n[i] = float((POOL ? std::max(std::max(x[0], x[1]), std::max(y[0], y[1])) : x[0]) - from.minus);
+    }
+    Eight out;
+    memcpy(&out, n, sizeof n);
+    return out * all(from.scale) + all(from.shift);
 }
 #endif
 
