@@ -35,7 +35,7 @@ def test_the_forest_plot_is_of_the_committed_results(monkeypatch, tmp_path, caps
     monkeypatch.setattr(readme, "PAGES", {})
     assert readme.main(["--check"]) == 1 and not list(tmp_path.iterdir())
     assert "run `python -m sltlib readme`" in capsys.readouterr().err
-    assert readme.main([]) == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "table.csv"]
+    assert readme.main([]) == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["convergence.json", "figure.png", "figures", "table.csv"]
     assert readme.main(["--check"]) == 0
     (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("holds", "does not hold"))
     assert readme.main(["--check"]) == 1
@@ -55,7 +55,7 @@ def test_what_the_tuning_says_of_the_scale_is_that_of_its_grid():
             cells = " | ".join(f"{best[f'{arm} at {s}', scale]:.1f}" for s in (0.5, 0.8, 0.9, 0.95))
             assert f"| {name} | {scale:g} | {cells} |" in text
     worth = best["SNN-ConnS at 0.95", 4.0] - best["SNN-ConnS at 0.95", 1.0]
-    assert f"lets the SLT at 95 % end {worth:.0f} points higher" in TEXT
+    assert f"the SLT at 95 % ends {worth:.0f} points higher" in TEXT
 
 
 def test_every_claim_and_row_is_shown():

@@ -6,12 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
-from sltlib import predictions
+from sltlib import convergence, predictions
 from sltlib.base import files, paths
 from sltlib.base.words import plain, shown
 
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what every notebook leaves
-ALSO = (predictions.FILE,)  # what one that trains leaves besides: in git, and none of the pipeline's business
+ALSO = (predictions.FILE, convergence.FILE)  # what one that trains leaves besides: in git, and none of the pipeline's business
 DIGITS = 6  # of the numbers in them
 
 
@@ -46,19 +46,21 @@ def finish(output: Path, table, metrics: dict, claims=None, verdicts=None, ticke
             raise ValueError(f"tickets[{shown(name)}]: give a file name without folder and ending")
         _ticket(source, name).save(output / "tickets" / f"{name}.safetensors")
     if "key" in table:
-        files.write(output / predictions.FILE, predictions.pack(_right(dict.fromkeys(table["key"]))))
+        results = _results(dict.fromkeys(table["key"]))
+        files.write(output / predictions.FILE, predictions.pack({key: result.predictions() for key, result in results.items()}))
+        files.write(output / convergence.FILE, convergence.text(results))
     for name, text in texts.items():
         files.write(output / name, text)
     for verdict in [*(claims or []), *(verdicts or [])]:
         print(f"- {verdict}")
 
 
-def _right(keys):
-    """{key: what that stored training says of every test image}."""
+def _results(keys):
+    """{key: the stored Result}."""
     from sltlib.engine.store import Store
 
     store = Store()
-    return {key: store.read(key).predictions() for key in keys}
+    return {key: store.read(key) for key in keys}
 
 
 def _ticket(source, name):

@@ -2,7 +2,7 @@
 
 A notebook of the study trains hundreds of networks, and its claim compares a few of them. `train --primary` trains these
 alone, and here they are judged as the notebook will judge them. What the verdict rests on is left where the notebook will
-leave its own: table.csv with a line a training, predictions.safetensors, and metrics.json, which says that the claim's
+leave its own: table.csv with a line a training, predictions.safetensors, curves.csv, and metrics.json, which says that the claim's
 rows are all there is. A notebook that has run is never touched.
 """
 
@@ -13,7 +13,7 @@ import json
 
 import pandas
 
-from sltlib import claims, compared, predictions
+from sltlib import claims, compared, convergence, predictions
 from sltlib.base import files, paths
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
@@ -48,6 +48,7 @@ def write(profile: str, notebook: str, store=None) -> int:
     settings = profiles.settings(profile, notebook)
     about = {claims.ALONE: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
     files.write(folder / predictions.FILE, predictions.pack(right))
+    files.write(folder / convergence.FILE, convergence.text({e.key: stored[e.key] for *_, e in wanted if e.key in right}))
     files.write(folder / "table.csv", outputs.table_text(pandas.DataFrame(lines.values())))
     files.write(folder / "metrics.json", outputs.metrics_text(about))
     return len(seeds)
@@ -56,7 +57,7 @@ def write(profile: str, notebook: str, store=None) -> int:
 def forget(folder) -> None:
     """Remove what an earlier call left: with other recipes or a damaged store it would be judged as today's."""
     if not has_run(folder):
-        for name in ("table.csv", predictions.FILE, "metrics.json"):
+        for name in ("table.csv", predictions.FILE, convergence.FILE, "metrics.json"):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """The tables of README.md, docs/secondary.md and results/tuning/README.md, made from the committed results: `python -m sltlib readme`.
 
 Between `<!-- NAME -->` and `<!-- /NAME -->` stands what the function of that name below returns, so no
-number there is typed in; results/claims has the claims as a picture and its data. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
+number there is typed in; results/claims has the claims and the convergence as pictures and their data. With --check nothing is written. docs/speed.md is bench's: `python -m bench --report`.
 """
 
 import argparse
@@ -105,6 +105,15 @@ def forest():
     return outputs.table_text(pandas.DataFrame(forest.rows(found))), lambda: figures.headline(forest.draw(found), FOREST)
 
 
+def converged():
+    """The same of results/claims/figures/convergence, what notebook 03 left in every profile; None before it has run."""
+    from sltlib import convergence, figures
+
+    found = {profile: convergence.read(paths.ROOT / "results" / profile / convergence.NOTEBOOK) for profile in tested.PROFILES}
+    lines = {f"{profile}, {neuron}, {label}": line for profile, each in found.items() for (neuron, label), line in each.items()}
+    return lines and (files.json_text(lines), lambda: figures.save(convergence.draw(found), FOREST, "convergence"))
+
+
 def against():
     """What the same runs say against tickets, as prominently as what they say for them."""
     found, ratios = _metrics("03_reward1_sparsity")["accuracy"], _metrics("05_energy")["ratios"]
@@ -197,14 +206,16 @@ def main(argv=None):
         else:
             files.write(paths.ROOT / page, new)
             print(f"{page}: tables made anew")
-    data, draw = forest()
-    path = FOREST / "table.csv"
-    if not path.is_file() or path.read_text(encoding="utf-8") != data:
-        stale[path] = data
-        if check:
-            print(f"{path} does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
-        else:
-            files.write(path, data)
-            draw()
-            print(f"{FOREST}: drawn anew")
+    for path, make in ((FOREST / "table.csv", forest), (FOREST / "convergence.json", converged)):
+        if not (made := make()):
+            continue
+        data, draw = made
+        if not path.is_file() or path.read_text(encoding="utf-8") != data:
+            stale[path] = data
+            if check:
+                print(f"{path} does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
+            else:
+                files.write(path, data)
+                draw()
+                print(f"{path.name}: its picture is drawn anew")
     return int(check and bool(stale))

@@ -1,0 +1,110 @@
+"""How far the trainings of Reward 1 came: the training loss over the epochs, in every profile.
+
+A comparison of tickets that still learn fast compares speeds. The picture says where that is so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+
+from sltlib import figures
+from sltlib.base.words import shown
+from sltlib.claims import PROFILES
+from sltlib.compared import records, select
+
+FILE = "curves.csv"  # in a notebook's folder of results
+NOTEBOOK = "03_reward1_sparsity"
+# label: (row of a network, sparsity or None, line)
+LINES = {
+    "dense": ("{}", None, "-"), "50 %": ("{}-ConnS", 0.5, "--"), "95 %": ("{}-ConnS", 0.95, ":"),
+}  # fmt: skip
+NETWORKS = {"lif": "BinWSNN", "relu": "BNN"}
+
+
+def text(results: Mapping) -> str:
+    """curves.csv of {key: Result}: a line a training, its key, the scale of its logits and the training loss of each epoch.
+
+    A loss that was not finite, or an epoch that another training had and this one had not, is left empty.
+    """
+    losses = {key: [line["train_loss"] for line in result.history if "train_loss" in line] for key, result in results.items()}
+    longest = max(map(len, losses.values()), default=0)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["key", "logit_scale", *range(1, longest + 1)])
+    for key, values in losses.items():
+        cells = [f"{x:.5g}" if isinstance(x, int | float) and math.isfinite(x) else "" for x in values]
+        writer.writerow([key, f"{results[key].experiment.logit_scale:g}", *cells, *[""] * (longest - len(values))])
+    return out.getvalue()
+
+
+def read(folder) -> dict[tuple[str, str], dict]:
+    """{(neuron, label): {"losses": [[loss of each epoch] of each seed], "scale": of the logits}} of notebook 03's folder.
+
+    What the profile did not train is left out; {} where the notebook left no curves.
+    """
+    if not (folder / FILE).is_file() or not (folder / "table.csv").is_file():
+        return {}
+    curves, table, out = {line["key"]: line for line in records(folder / FILE)}, records(folder / "table.csv"), {}
+    for neuron, network in NETWORKS.items():
+        for label, (row, sparsity, _) in LINES.items():
+            where = {"row": row.format(network)} | ({"sparsity": sparsity} if sparsity else {})
+            try:
+                keys = [line["key"] for line in select(table, where).values()]
+            except ValueError:  # of a smaller profile
+                continue
+            found = [curves[key] for key in keys if key in curves]
+            losses = [[line[n] for n in line if n.isdigit() and line[n] != ""] for line in found]
+            if losses and min(map(len, losses)):
+                out[neuron, label] = {"losses": losses, "scale": found[0]["logit_scale"]}
+    return out
+
+
+def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
+    """The picture of {profile: `read`}; ValueError where no profile has curves."""
+    there = [profile for profile in profiles if found.get(profile)]
+    if not there:
+        raise ValueError(f"none of {shown(list(profiles))} has curves: run notebook {NOTEBOOK} first")
+    fig, axes = figures.new(figures.PAGE, 2.9, 1, len(there), squeeze=False, sharey=True)
+    told, scaled, seeds = [], set(), set()
+    for ax, profile in zip(axes[0], there, strict=True):
+        epochs = 0
+        for (neuron, label), line in found[profile].items():
+            look = {"color": figures.COLOURS[neuron], "linestyle": LINES[label][2]}
+            epochs = max(epochs, *map(len, line["losses"]))
+            columns = [[each[i] for each in line["losses"] if i < len(each)] for i in range(max(map(len, line["losses"])))]
+            at = range(1, len(columns) + 1)
+            mean = [sum(column) / len(column) for column in columns]
+            ax.fill_between(at, [min(c) for c in columns], [max(c) for c in columns], color=look["color"], alpha=0.18, linewidth=0)
+            ax.plot(at, mean, marker=figures.MARKERS[neuron], markersize=3, **look)
+            scaled |= {f"{neuron}, {label}"} if line["scale"] != 1 else set()
+            seeds.add(len(line["losses"]))
+            told.append(f"{profile}, {neuron} {label}: {mean[0]:.2f} to {mean[-1]:.2f} in {len(mean)} epochs (n={len(line['losses'])})")
+        ax.set(title=profile, xlabel="epoch", yscale="log")
+        ax.set_xticks(range(1, epochs + 1, -(-epochs // 10)))
+    axes[0, 0].set_ylabel("training loss (log scale)")
+    _ticks(axes[0, 0], found, there)
+    _legend(fig)
+    n = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    of = f" Of {'; '.join(sorted(scaled))} the loss is taken of a multiple of the logits: its slope tells, not its height." if scaled else ""
+    figures.caption(fig, f"Notebook 03's binary networks and their tickets: the mean loss within an epoch, means and ranges over {n} seeds.{of}")
+    figures.describe(fig, "Training loss over epochs. " + "; ".join(told))
+    return fig
+
+
+def _ticks(ax, found, there):
+    values = [x for profile in there for line in found[profile].values() for losses in line["losses"] for x in losses]
+    ticks = [x for x in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if 0.9 * min(values) < x < 1.1 * max(values)]
+    ax.set_yticks(ticks, [f"{x:g}" for x in ticks])
+    ax.minorticks_off()
+
+
+def _legend(fig):
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=figures.COLOURS[n], marker=figures.MARKERS[n], linestyle="", label=n) for n in NETWORKS]
+    names = {"dense": "dense", "50 %": "50 % removed", "95 %": "95 % removed"}
+    handles += [Line2D([], [], color=figures.GREY, linestyle=LINES[label][2], label=words) for label, words in names.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=len(handles))
