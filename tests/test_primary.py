@@ -61,6 +61,26 @@ def test_a_notebook_without_a_claim_needs_nothing(monkeypatch, capsys):
     assert "no claim needs trainings of 07_patch_tickets" in said and REWARD_1 in said
 
 
+def test_some_seeds_at_a_time_so_that_what_is_there_can_be_judged(monkeypatch, wanted, capsys):
+    called = []
+
+    class Told:
+        attrs = {"trained": 0}
+
+    def run(experiments, **kwargs):
+        called.append(list(experiments))
+        return Told
+
+    monkeypatch.setattr(plan, "run", run)
+    assert plan.main(["--notebook", "03", "--primary"]) == 0
+    assert [{e.seed for e in part} for part in called] == [{0, 1}, {2}]
+    assert {e.key for part in called for e in part} == {e.key for *_, e in wanted}
+    assert "03_reward1_sparsity: 18 experiments for its claim, seed 0, 1" in capsys.readouterr().out
+    called.clear()
+    plan.main(["--notebook", "03"])
+    assert [len(part) for part in called] == [18, 9, len(plan.experiments("mini", REWARD_1))]
+
+
 def test_a_row_is_known_by_its_name_wherever_it_stands(wanted):
     point, _, e = wanted[0]
     turned = dict(reversed({**point, "sparsity": 0.5}.items()))

@@ -225,22 +225,22 @@ def main(argv=None) -> int:
     parser.add_argument("--claim", action="store_true", help="beside other machines over one store: take what no living one holds")
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
-    plans = [(name, [e for *_, e in primary(args.profile, name)]) for name in names]  # all problems before any work
-    if args.primary and args.notebook and not plans[0][1]:
+    plans = [(name, *part) for name in names for part in _by_seeds(primary(args.profile, name))]  # all problems before any work
+    if args.primary and args.notebook and not plans:
         print(f"no claim needs trainings of {names[0]} (those that a claim names: {', '.join(_order())}): leave out --primary")
         return 0
-    plans += [] if args.primary else [(name, experiments(args.profile, name)) for name in names]
+    firsts = len(plans)
+    plans += [] if args.primary else [(name, experiments(args.profile, name), "") for name in names]
     began, failed = time.monotonic(), []
     try:
         with limit(args.time_limit):
             if args.claim:
-                return _claimed([plans[: len(names)], plans[len(names) :]], args)
-            for place, (name, wanted) in enumerate(plans):
+                return _claimed([plans[:firsts], plans[firsts:]], args)
+            for name, wanted, which in plans:
                 if not wanted:
                     continue
                 try:
                     trained = run(wanted, backend=args.backend, workers=args.workers).attrs["trained"]
-                    which = " for its claim" if place < len(names) else ""
                     print(f"{name}: {len(wanted)} experiments{which}, {trained} trainings just now", flush=True)
                 except RuntimeError as error:  # the next notebook may fare better
                     failed.append(name)
@@ -252,11 +252,18 @@ def main(argv=None) -> int:
     return int(bool(failed))
 
 
+def _by_seeds(wanted, together=2):
+    """[(Experiments, words)] of what `primary` gives, some seeds at a time: a run that is broken off leaves whole seeds to judge."""
+    seeds = list(dict.fromkeys(seed for _, seed, _ in wanted))
+    parts = [seeds[i : i + together] for i in range(0, len(seeds), together)]
+    return [([e for _, seed, e in wanted if seed in part], f" for its claim, seed {', '.join(map(str, part))}") for part in parts]
+
+
 def _claimed(phases, args):
     """`train --claim`: what the claims need, then all; the status. A failing training keeps nothing else from being tried."""
     missing, failed = 0, 0
     for plans in phases:
-        if wanted := [e for _, each in plans for e in each]:
+        if wanted := [e for _, each, _ in plans for e in each]:
             try:
                 missing += claim(wanted, args.backend, args.workers)
             except RuntimeError as error:
