@@ -86,7 +86,7 @@ def stored():
     found, store = {}, Store()
     for e in plan.experiments("mini", "10_packed_tickets"):
         result = store.get(e) if e.seed == 0 else None
-        if result is not None and result.ticket() is not None:
+        if result is not None and result.ticket_path is not None:  # none of a pack
             found[e, result.metrics["test_accuracy"]] = result.ticket().pack()
     return found
 
@@ -151,13 +151,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         table, memory = speed(given.seconds, given.threads, folder)
     found = packed_report.goals(table, memory, vnni)
-    for part, make in (("packed", lambda: table), ("packed_goals", lambda: found), ("packed_trained", lambda: trained(given.threads))):
-        rows = make()  # what is measured is written before the next thing may fail
-        files.write(given.output / f"{part}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
-        print(rows.round(3).to_string(index=False))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     about = machine.hardware() | {"instructions": instructions, "kernel": packed_kernel.instructions(), "threads": given.threads}
     about |= {"load": load, "memory": memory, "engines": {n: _version(n) for n in ("onnxruntime", "openvino")}}
+    last = trained(given.threads)  # nothing is written before all is measured: a table beside another machine's line would lie
+    for part, rows in (("packed", table), ("packed_goals", found), ("packed_trained", last)):
+        files.write(given.output / f"{part}.csv", rows.to_csv(index=False, lineterminator="\n", float_format="%.4g"))
+        print(rows.round(3).to_string(index=False))
     files.write(given.output / "packed_about.json", files.json_text(about))
     packed_report.write(given.output)
     if given.output == paths.ROOT / "results" / "bench":

@@ -256,7 +256,7 @@ def _stored(claim, place):
     tested = judge(claim, own / "table.csv", right, others)
     about = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     dataset = about.get("dataset") or about.get("settings", {}).get("dataset")
-    why = f"{tested.why} Before its notebook has run." if ALONE in about else tested.why
+    why = f"{tested.why} Judged from the store; its notebook has not run." if ALONE in about else tested.why
     return Tested(claim, tested.verdict, why, tested.found, tested.inside, dataset)
 
 

@@ -1,6 +1,7 @@
-"""How far the trainings of Reward 1 came: the training loss over the epochs, in every profile.
+"""How far trainings that Reward 1 compares came: the training loss over the epochs, in every profile.
 
-A comparison of tickets that still learn fast compares speeds. The picture says where that is so.
+A comparison of tickets that still learn fast compares speeds as well. A flat end does not prove the contrary: the learning
+rate falls to 0.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from sltlib import figures
 from sltlib.base.words import shown
 from sltlib.claims import PROFILES
-from sltlib.compared import records, select
+from sltlib.compared import records, same, select
 
 FILE = "curves.csv"  # in a notebook's folder of results
 NOTEBOOK = "03_reward1_sparsity"
@@ -27,21 +28,23 @@ NETWORKS = {"lif": "BinWSNN", "relu": "BNN"}
 def text(results: Mapping) -> str:
     """curves.csv of {key: Result}: a line a training, its key, the scale of its logits and the training loss of each epoch.
 
-    A loss that was not finite, or an epoch that another training had and this one had not, is left empty.
+    Epochs are counted from 1. One that a training had not (a rewound network begins later) and a loss that was not
+    finite are left empty.
     """
-    losses = {key: [line["train_loss"] for line in result.history if "train_loss" in line] for key, result in results.items()}
-    longest = max(map(len, losses.values()), default=0)
+    losses = {key: {line["epoch"] + 1: line["train_loss"] for line in result.history if "train_loss" in line} for key, result in results.items()}
+    longest = max((max(each, default=0) for each in losses.values()), default=0)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["key", "logit_scale", *range(1, longest + 1)])
-    for key, values in losses.items():
+    for key, each in losses.items():
+        values = [each.get(epoch) for epoch in range(1, longest + 1)]
         cells = [f"{x:.5g}" if isinstance(x, int | float) and math.isfinite(x) else "" for x in values]
-        writer.writerow([key, f"{results[key].experiment.logit_scale:g}", *cells, *[""] * (longest - len(values))])
+        writer.writerow([key, f"{results[key].experiment.logit_scale:g}", *cells])
     return out.getvalue()
 
 
 def read(folder) -> dict[tuple[str, str], dict]:
-    """{(neuron, label): {"losses": [[loss of each epoch] of each seed], "scale": of the logits}} of notebook 03's folder.
+    """{(neuron, label): {"losses": [[loss or None of each epoch] of each seed], "scale": of the logits}} of notebook 03's folder.
 
     What the profile did not train is left out; {} where the notebook left no curves.
     """
@@ -51,14 +54,14 @@ def read(folder) -> dict[tuple[str, str], dict]:
     for neuron, network in NETWORKS.items():
         for label, (row, sparsity, _) in LINES.items():
             where = {"row": row.format(network)} | ({"sparsity": sparsity} if sparsity else {})
-            try:
-                keys = [line["key"] for line in select(table, where).values()]
-            except ValueError:  # of a smaller profile
-                continue
-            found = [curves[key] for key in keys if key in curves]
-            losses = [[line[n] for n in line if n.isdigit() and line[n] != ""] for line in found]
-            if losses and min(map(len, losses)):
-                out[neuron, label] = {"losses": losses, "scale": found[0]["logit_scale"]}
+            if not any(all(same(line.get(name), value) for name, value in where.items()) for line in table):
+                continue  # of a smaller profile
+            found = [curves[line["key"]] for line in select(table, where).values()]
+            losses = [[None if line[n] == "" else line[n] for n in line if n.isdigit()] for line in found]
+            for each in losses:
+                while each and each[-1] is None:  # of a longer training's epochs
+                    each.pop()
+            out[neuron, label] = {"losses": losses, "scale": found[0]["logit_scale"]}
     return out
 
 
@@ -75,11 +78,12 @@ def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
             look = {"color": figures.COLOURS[neuron], "linestyle": LINES[label][2]}
             epochs = max(epochs, *map(len, line["losses"]))
             columns = [[each[i] for each in line["losses"] if i < len(each)] for i in range(max(map(len, line["losses"])))]
+            columns = [[math.nan] if None in column else column for column in columns]  # one that diverged leaves a gap
             at = range(1, len(columns) + 1)
             mean = [sum(column) / len(column) for column in columns]
             ax.fill_between(at, [min(c) for c in columns], [max(c) for c in columns], color=look["color"], alpha=0.18, linewidth=0)
             ax.plot(at, mean, marker=figures.MARKERS[neuron], markersize=3, **look)
-            scaled |= {f"{neuron}, {label}"} if line["scale"] != 1 else set()
+            scaled |= {f"{neuron}, {label}" + (f", {profile}" if len(there) > 1 else "")} if line["scale"] != 1 else set()
             seeds.add(len(line["losses"]))
             told.append(f"{profile}, {neuron} {label}: {mean[0]:.2f} to {mean[-1]:.2f} in {len(mean)} epochs (n={len(line['losses'])})")
         ax.set(title=profile, xlabel="epoch", yscale="log")
@@ -95,7 +99,7 @@ def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
 
 
 def _ticks(ax, found, there):
-    values = [x for profile in there for line in found[profile].values() for losses in line["losses"] for x in losses]
+    values = [x for profile in there for line in found[profile].values() for losses in line["losses"] for x in losses if x is not None]
     ticks = [x for x in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5) if 0.9 * min(values) < x < 1.1 * max(values)]
     ax.set_yticks(ticks, [f"{x:g}" for x in ticks])
     ax.minorticks_off()

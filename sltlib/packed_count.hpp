@@ -141,7 +141,7 @@ template <int N> struct Counter {
         const int bits = total ? 32 - __builtin_clz(total) : 0;
         const L none = {};
         L sum[5] = {none, none, none, none, none}, p16 = none, p8 = none, m16 = none, m8 = none;
-        for (int level = 5; level < bits + 2; level++) high[level] = none;
+        for (int level = 5; level < std::max(bits, 5) + 2; level++) high[level] = none;
         List<N> up{deltas, taps, shift}, down{deltas + plus, taps, shift};
         take<false>(up, plus, sum, p16, p8);
         take<true>(down, total - plus, sum, m16, m8);

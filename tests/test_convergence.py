@@ -11,8 +11,8 @@ from sltlib.compared import records
 ROWS = [("BinWSNN", 0.0, 1.0), ("BinWSNN-ConnS", 0.5, 4.0), ("BinWSNN-ConnS", 0.9499, 4.0), ("BNN", 0.0, 1.0), ("BNN-ConnS", 0.5, 1.0)]
 
 
-def result(losses, scale):
-    history = [{"epoch": i, "train_loss": x} for i, x in enumerate(losses)]
+def result(losses, scale, begin=0):
+    history = [{"epoch": i, "train_loss": x} for i, x in enumerate(losses, begin)]
     return SimpleNamespace(history=history, experiment=SimpleNamespace(logit_scale=scale))
 
 
@@ -33,6 +33,8 @@ def leave(folder, epochs=3, seeds=3):
 def test_the_text_has_a_line_a_training_and_nothing_for_what_is_not_there(tmp_path):
     text = convergence.text({"a": result([1.0, 0.123456789], 1.0), "b": result([2.0, float("nan"), 0.5], 4.0), "c": result([], 1.0)})
     assert text.splitlines() == ["key,logit_scale,1,2,3", "a,1,1,0.12346,", "b,4,2,,0.5", "c,1,,,"]
+    rewound = convergence.text({"a": result([2.0, 1.0, 0.5], 1.0), "r": result([0.7, 0.4], 1.0, begin=1)})
+    assert rewound.splitlines()[2] == "r,1,,0.7,0.4"  # begins in its second epoch
     assert convergence.text({}) == "key,logit_scale\n"
 
 
@@ -45,12 +47,22 @@ def test_what_is_read_are_the_rows_that_reward_1_compares(tmp_path):
     assert {line["key"] for line in records(tmp_path / "03" / convergence.FILE)} == {line["key"] for line in records(tmp_path / "03" / "table.csv")}
 
 
+def test_a_loss_that_was_not_finite_is_a_gap_and_no_other_epoch(tmp_path):
+    folder = leave(tmp_path / "03")
+    text = (folder / convergence.FILE).read_text().replace("00ffffffffffffffffff,1,2,1,", "00ffffffffffffffffff,1,2,,")
+    (folder / convergence.FILE).write_text(text)
+    found = convergence.read(folder)
+    assert found["lif", "dense"]["losses"][0] == [2, None, pytest.approx(0.66667)]
+    line = convergence.draw({"mini": found}).axes[0].lines[0].get_ydata()
+    assert line[0] == pytest.approx(2.1) and line[1] != line[1] and line[2] == pytest.approx(0.76667, abs=1e-4)
+
+
 def test_the_picture_says_which_losses_compare_with_nothing_else(tmp_path):
     found = {"mini": convergence.read(leave(tmp_path / "a")), "study": convergence.read(leave(tmp_path / "b", epochs=10, seeds=6))}
     fig = convergence.draw(found)
     assert [ax.get_title() for ax in fig.axes] == ["mini", "study"]
     assert "over 3 to 6 seeds" in " ".join(fig.get_supxlabel().split())
-    assert "lif, 50 %; lif, 95 % the loss is taken of a multiple" in " ".join(fig.get_supxlabel().replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "lif, 50 %, mini; lif, 50 %, study; lif, 95 %, mini; lif, 95 %, study the loss is taken of a multiple" in " ".join(fig.get_supxlabel().replace("\N{NO-BREAK SPACE}", " ").split())
     assert "study, relu dense: 2.25 to 0.45 in 10 epochs (n=6)" in figures.alt(fig)
     dense = fig.axes[0].lines[0]
     assert list(dense.get_xdata()) == [1, 2, 3] and dense.get_ydata() == pytest.approx([2.1, 1.1, 0.76667], abs=1e-4)

@@ -54,7 +54,7 @@ def guarded(path: Path):
     path.mkdir(exist_ok=True)
     with open(path.with_name(f"{path.name}.lock"), "a") as lock:
         if _alone(lock) and (wrong := unsealed(path)):
-            how = "are not as they were sealed" if _sealed(path) else "were left by a run that was broken off"
+            how = "are not as they were sealed" if set(wrong) & _sealed(path).keys() else "were left by a run that was broken off"
             files.remove(path)
             words = f"{len(wrong)} files of compiled kernels {how} ({wrong[0]}, ...)"
             print(f"{path}: {words}: all are removed and compiled again", file=sys.stderr)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from sltlib import claims, compared
-from sltlib.base import paths
+from sltlib.base import machine, paths
 from sltlib.base.words import duration
 from sltlib.engine import commands
 from sltlib.engine.queue import cost
@@ -28,6 +28,7 @@ from sltlib.engine.store import Store
 from sltlib.notebook import parameters, profiles
 from sltlib.notebook.pipeline import resolve
 
+MOST_SEEDS = 1_000_000  # all of them
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -225,9 +226,11 @@ def main(argv=None) -> int:
     parser.add_argument("--claim", action="store_true", help="beside other machines over one store: take what no living one holds")
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
-    plans = [(name, *part) for name in names for part in _by_seeds(primary(args.profile, name))]  # all problems before any work
+    least = args.workers or machine.cores()
+    together = MOST_SEEDS if args.backend.startswith("dask:") else 2
+    plans = [(name, *part) for name in names for part in _by_seeds(primary(args.profile, name), together, least)]  # all problems before any work
     if args.primary and args.notebook and not plans:
-        print(f"no claim needs trainings of {names[0]} (those that a claim names: {', '.join(_order())}): leave out --primary")
+        print(f"no claim needs trainings that {names[0]} has of its own: leave out --primary, or name another notebook")
         return 0
     firsts = len(plans)
     plans += [] if args.primary else [(name, experiments(args.profile, name), "") for name in names]
@@ -252,9 +255,14 @@ def main(argv=None) -> int:
     return int(bool(failed))
 
 
-def _by_seeds(wanted, together=2):
-    """[(Experiments, words)] of what `primary` gives, some seeds at a time: a run that is broken off leaves whole seeds to judge."""
+def _by_seeds(wanted, together=2, least=2):
+    """[(Experiments, words)] of what `primary` gives, some seeds at a time: a run that is broken off leaves whole seeds to judge.
+
+    together : seeds at a time, more where these are fewer than `least` trainings: no worker is to wait.
+    """
     seeds = list(dict.fromkeys(seed for _, seed, _ in wanted))
+    while together < len(seeds) and together * len(wanted) < least * len(seeds):
+        together += 1
     parts = [seeds[i : i + together] for i in range(0, len(seeds), together)]
     return [([e for _, seed, e in wanted if seed in part], f" for its claim, seed {', '.join(map(str, part))}") for part in parts]
 
