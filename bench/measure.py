@@ -13,17 +13,20 @@ import torch
 WARM_UP = 3  # rounds that are not counted
 
 
-def interleaved(steps, rounds, warm_up=WARM_UP, settle=False):
+def interleaved(steps, rounds, warm_up=WARM_UP, settle=0.0):
     """{name: seconds of every counted round} of functions without arguments, {name: function}.
 
-    settle : an untimed call before each timed one. The threads of the library that was called before still spin for
-        a while, and the first call of the next one shares the cores with them.
+    settle : seconds of untimed calls, at least one, before each timed one; 0: none. The threads of the library that was
+        called before still spin for a while, and the first calls of the next one share the cores with them.
     """
     taken = {name: [] for name in steps}
     for turn in range(rounds + warm_up):
         for name, step in steps.items():
-            if settle:
+            until = time.perf_counter() + settle
+            while settle:
                 step()
+                if time.perf_counter() >= until:
+                    break
             begin = time.perf_counter()
             step()
             if torch.cuda.is_available():

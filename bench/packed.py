@@ -37,6 +37,7 @@ from .measure import interleaved, quartiles  # noqa: E402
 
 SPARSITIES, BATCHES, AT = (0.5, 0.8, 0.9, 0.95), (1, 32, 128), packed_report.AT
 TRAINED = ("dataset", "model", "width", "size", "neuron", "T", "sparsity", "accuracy", "ms", "torch_ms", "over_torch", "bytes", "over_float32")
+SETTLE = 0.03  # seconds
 CONV6 = Experiment("cifar10", model="conv6", lr=0.01)
 MOMENTS = dict(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
@@ -93,8 +94,8 @@ def stored():
 
 def rounds_of(step, seconds):
     """How many rounds of everything take about so long, 5 to 200."""
-    once = interleaved(step, 1, warm_up=2, settle=True)
-    return int(np.clip(seconds / (2 * sum(min(t) for t in once.values())), 5, 200))
+    once = interleaved(step, 1, warm_up=2, settle=SETTLE)
+    return int(np.clip(seconds / sum(max(SETTLE, min(t)) + min(t) for t in once.values()), 5, 200))
 
 
 def speed(seconds, threads, folder):
@@ -109,7 +110,7 @@ def speed(seconds, threads, folder):
         step = {name: functools.partial(p.predict, pictures, threads=threads) for name, p in packed.items()}
         step |= engines.contestants(dense, x, threads, folder)
         step["dense SNN in torch, T=4"] = functools.partial(engines.run, snn, tensor)
-        taken = interleaved(step, rounds_of(step, seconds), settle=True)
+        taken = interleaved(step, rounds_of(step, seconds), settle=SETTLE)
         part = quartiles(taken, batch=batch)
         part[["ms", "low", "high"]] /= batch
         print(part[["batch", "contestant", "ms", "low", "high", "rounds"]].round(3).to_string(index=False), flush=True)
@@ -129,7 +130,7 @@ def trained(threads):
         dense = engines.in_torch(engines.folded(build_model(e.replace(neuron="relu", weights="float", search="none", sparsity=0.0)).eval()))
         x = torch.from_numpy(pictures.astype(np.float32) / 255)
         step = {"packed": functools.partial(packed.predict, pictures, threads=threads), "torch": functools.partial(engines.run, dense, x)}
-        taken = interleaved(step, 30, settle=True)
+        taken = interleaved(step, 60, settle=SETTLE)
         ms = {name: 1e3 * float(np.median(t)) / AT for name, t in taken.items()}
         what = dict(dataset=e.dataset, model=e.model, width=e.width, size=packed.input_shape[-1], neuron=e.neuron, T=packed.steps)
         about = dict(sparsity=e.sparsity, accuracy=accuracy, ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])

@@ -59,7 +59,7 @@ def test_contestants_take_turns():
     taken = measure.interleaved({name: (lambda name=name: order.append(name)) for name in "ab"}, 2, warm_up=1)
     assert order == list("ababab") and [len(t) for t in taken.values()] == [2, 2]
     order.clear()
-    taken = measure.interleaved({name: (lambda name=name: order.append(name)) for name in "ab"}, 2, warm_up=1, settle=True)
+    taken = measure.interleaved({name: (lambda name=name: order.append(name)) for name in "ab"}, 2, warm_up=1, settle=1e-9)
     assert order == list("aabb") * 3 and [len(t) for t in taken.values()] == [2, 2]  # one untimed call before each timed one
     table = measure.quartiles({"a": [0.001, 0.003, 0.002]}, network="n")
     assert table.ms.item() == pytest.approx(2) and table.low.item() == pytest.approx(1.5) and table.rounds.item() == 3
