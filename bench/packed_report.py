@@ -101,7 +101,33 @@ def page(place):
     return "\n".join(lines)
 
 
+def sentence(place):
+    """What the README says: how many times as fast as the dense network in the fastest engine of each kind."""
+    goals, about = pd.read_csv(place / "packed_goals.csv"), json.loads((place / "packed_about.json").read_text(encoding="utf-8"))
+    goals = goals[goals.rival.notna() & (goals.rival != "")]
+    percents, words = None, []
+    for kind, named in (("fp32", "float32"), ("int8", "int8")):
+        own = goals[goals.goal.str.endswith(kind)]
+        if own.empty:
+            continue
+        percents = _listed([goal.split(", ")[1].split("%")[0] for goal in own.goal])
+        words.append(f"{_listed([f'{x:.1f}' for x in own.measured])} times as fast as in {named} ({own.rival.iloc[0].removesuffix(kind).strip(' ,')})")
+    return (
+        f"Packed into bits, and exact to the spike, a spiking ticket (conv6 at 32x32, T=4) with {percents} % of the weights removed predicts, beside the "
+        f"dense relu network in the fastest engine of each kind, {' and '.join(words)}; {AT} images at once, {about['threads']} cores with "
+        f"{about['instructions']} ([speed](docs/speed.md#tickets-that-run))."
+    )
+
+
+def _listed(words):
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
 def fill(place):
-    """Put the part on packed tickets into docs/speed.md."""
-    path = paths.ROOT / "docs" / "speed.md"
-    files.write(path, readme.replaced(path.read_text(encoding="utf-8"), "packed", page(place)))
+    """Put the part on packed tickets into docs/speed.md, and the sentence into README.md."""
+    for name, made in PARTS.items():
+        path = paths.ROOT / name
+        files.write(path, readme.replaced(path.read_text(encoding="utf-8"), "packed", made(place)))
+
+
+PARTS = {"docs/speed.md": page, "README.md": sentence}
