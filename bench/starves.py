@@ -8,7 +8,6 @@ is not among them: it wants a learning rate of its own (notebook 03, section 7).
 
 import argparse
 
-import pandas
 
 from sltlib import run
 from sltlib.base import files, paths
