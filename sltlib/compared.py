@@ -35,7 +35,7 @@ def select(lines: list[dict], where: Mapping) -> dict:
     words = ", ".join(f"{name} {value}" for name, value in where.items())
     found = {}
     for line in lines:
-        if all(same(line.get(name), value) for name, value in where.items()):
+        if fits(line, where):
             seed = int(line["seed"])
             if seed in found:
                 raise ValueError(f"the table has two lines for {words}, seed {seed}: say which")
@@ -43,6 +43,11 @@ def select(lines: list[dict], where: Mapping) -> dict:
     if not found:
         raise ValueError(f"the table has no {words}")
     return found
+
+
+def fits(line: Mapping, where: Mapping) -> bool:
+    """Whether a table's line has these values."""
+    return all(same(line.get(name), value) for name, value in where.items())
 
 
 def same(mine, wanted) -> bool:

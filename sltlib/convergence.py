@@ -6,15 +6,13 @@ rate falls to 0.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping
 
 from sltlib import figures
 from sltlib.base.words import shown
 from sltlib.claims import PROFILES
-from sltlib.compared import records, same, select
+from sltlib.compared import fits, records, select
 
 FILE = "curves.csv"  # in a notebook's folder of results
 NOTEBOOK = "03_reward1_sparsity"
@@ -23,24 +21,6 @@ LINES = {
     "dense": ("{}", None, "-"), "50 %": ("{}-ConnS", 0.5, "--"), "95 %": ("{}-ConnS", 0.95, ":"),
 }  # fmt: skip
 NETWORKS = {"lif": "BinWSNN", "relu": "BNN"}
-
-
-def text(results: Mapping) -> str:
-    """curves.csv of {key: Result}: a line a training, its key, the scale of its logits and the training loss of each epoch.
-
-    Epochs are counted from 1. One that a training had not (a rewound network begins later) and a loss that was not
-    finite are left empty.
-    """
-    losses = {key: {line["epoch"] + 1: line["train_loss"] for line in result.history if "train_loss" in line} for key, result in results.items()}
-    longest = max((max(each, default=0) for each in losses.values()), default=0)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["key", "logit_scale", *range(1, longest + 1)])
-    for key, each in losses.items():
-        values = [each.get(epoch) for epoch in range(1, longest + 1)]
-        cells = [f"{x:.5g}" if isinstance(x, int | float) and math.isfinite(x) else "" for x in values]
-        writer.writerow([key, f"{results[key].experiment.logit_scale:g}", *cells])
-    return out.getvalue()
 
 
 def read(folder) -> dict[tuple[str, str], dict]:
@@ -54,7 +34,7 @@ def read(folder) -> dict[tuple[str, str], dict]:
     for neuron, network in NETWORKS.items():
         for label, (row, sparsity, _) in LINES.items():
             where = {"row": row.format(network)} | ({"sparsity": sparsity} if sparsity else {})
-            if not any(all(same(line.get(name), value) for name, value in where.items()) for line in table):
+            if not any(fits(line, where) for line in table):
                 continue  # of a smaller profile
             found = [curves[line["key"]] for line in select(table, where).values()]
             losses = [[None if line[n] == "" else line[n] for n in line if n.isdigit()] for line in found]

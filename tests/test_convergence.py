@@ -7,6 +7,7 @@ import pytest
 from sltlib import convergence, figures
 from sltlib.base import files
 from sltlib.compared import records
+from sltlib.notebook import outputs
 
 ROWS = [("BinWSNN", 0.0, 1.0), ("BinWSNN-ConnS", 0.5, 4.0), ("BinWSNN-ConnS", 0.9499, 4.0), ("BNN", 0.0, 1.0), ("BNN-ConnS", 0.5, 1.0)]
 
@@ -26,16 +27,16 @@ def leave(folder, epochs=3, seeds=3):
             results[key] = result([2 / (n + 1) + seed / 10 for n in range(epochs)], scale)
     folder.mkdir()
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
-    files.write(folder / convergence.FILE, convergence.text(results))
+    files.write(folder / convergence.FILE, outputs.curves_text(results))
     return folder
 
 
 def test_the_text_has_a_line_a_training_and_nothing_for_what_is_not_there(tmp_path):
-    text = convergence.text({"a": result([1.0, 0.123456789], 1.0), "b": result([2.0, float("nan"), 0.5], 4.0), "c": result([], 1.0)})
+    text = outputs.curves_text({"a": result([1.0, 0.123456789], 1.0), "b": result([2.0, float("nan"), 0.5], 4.0), "c": result([], 1.0)})
     assert text.splitlines() == ["key,logit_scale,1,2,3", "a,1,1,0.12346,", "b,4,2,,0.5", "c,1,,,"]
-    rewound = convergence.text({"a": result([2.0, 1.0, 0.5], 1.0), "r": result([0.7, 0.4], 1.0, begin=1)})
+    rewound = outputs.curves_text({"a": result([2.0, 1.0, 0.5], 1.0), "r": result([0.7, 0.4], 1.0, begin=1)})
     assert rewound.splitlines()[2] == "r,1,,0.7,0.4"  # begins in its second epoch
-    assert convergence.text({}) == "key,logit_scale\n"
+    assert outputs.curves_text({}) == "key,logit_scale\n"
 
 
 def test_what_is_read_are_the_rows_that_reward_1_compares(tmp_path):

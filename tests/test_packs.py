@@ -10,6 +10,7 @@ from sltlib import Experiment, run
 from sltlib.__main__ import main
 from sltlib.engine.packs import pack, unpack
 from sltlib.engine.store import BrokenResult, Store
+from sltlib.notebook import sharing
 
 TINY = dict(dataset="fashion", model="conv2", width=0.1, image_size=8, train_images=100, epochs=1, batch_size=50)
 WANTED = [Experiment(**TINY, search="edge-popup", sparsity=0.5, weights="binary", seed=seed) for seed in (0, 1)]
@@ -152,6 +153,12 @@ def test_the_commands(full, tmp_path, monkeypatch, capsys):
     assert main(["pack", str(tmp_path / "a.zip")]) == 0 and "2 results" in capsys.readouterr().out
     assert main(["pack", str(tmp_path / "b.zip"), "--profile", "smoke", "--notebook", "01"]) == 1
     assert "has no such results: nothing is written" in capsys.readouterr().err and not (tmp_path / "b.zip").exists()
+    made = {e.key: e for e in (full.read(key).experiment for key in full.keys())}
+    parts = [("01_first_ticket", made, ""), ("02_table1_cnn", {}, "not ready: no recipes")]
+    monkeypatch.setattr(sharing.plan, "ready", lambda profile, only: parts)
+    assert main(["pack", str(tmp_path / "c.zip"), "--profile", "smoke"]) == 0
+    said = capsys.readouterr()
+    assert "2 of 2 results" in said.out and said.err == "02_table1_cnn is left out: not ready: no recipes\n"
     monkeypatch.setenv("SLT_STORE", str(tmp_path / "other"))
     assert main(["unpack", str(tmp_path / "a.zip")]) == 0
     assert "2 results taken, 0 stood already" in capsys.readouterr().out

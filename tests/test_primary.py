@@ -110,7 +110,8 @@ def test_the_store_gives_the_verdict_that_the_table_gives(tmp_path, wanted):
     assert found.why.endswith("Judged from the store; its notebook has not run.")
     about.pop(claims.ALONE)
     (folder / "metrics.json").write_text(json.dumps(about))  # as the notebook leaves it
-    assert "has not run" not in claims.table(("mini",), paths.results())["reward-1"]["mini"].why
+    later = claims.table(("mini",), paths.results())["reward-1"]["mini"]
+    assert "has not run" not in later.why and found.early and not later.early
     by_hand = {name: np.mean([store.get(e).metrics["test_accuracy"] for point, _, e in wanted if point["row"] == name]) for name in SHARES}
     worth = by_hand["BinWSNN-ConnS"] - by_hand["BinWSNN"] - by_hand["BNN-ConnS"] + by_hand["BNN"]
     assert found.found.difference == pytest.approx(worth, abs=1e-3)
@@ -163,3 +164,20 @@ def test_a_verdict_of_trainings_that_are_not_stored_is_not_told(tmp_path, monkey
     primary.main([])
     out = capsys.readouterr().out
     assert "0 complete seeds of 3" in out and "holds" not in out and not (outputs.folder("mini", REWARD_1) / "table.csv").exists()
+
+
+@pytest.mark.parametrize(("early", "n", "shown"), [(True, 5, "does not hold"), (True, 6, "holds"), (False, 3, "holds")])
+def test_first_trainings_do_not_stand_over_a_smaller_run_that_is_whole(early, n, shown):
+    claim = claims.load()["reward-1"]
+
+    class Found:
+        class trainings:
+            pass
+
+    Found.trainings.n = n
+    whole = claims.Tested(claim, "does not hold", "why")
+    study = claims.Tested(claim, "holds", "why", Found, early=early)
+    line = claims.markdown({"reward-1": {"mini": whole, "study": study}}).splitlines()[-1]
+    assert line.endswith(f"| **{shown}** |") and "| holds. why |" in line  # its own column tells it in any case
+    only = claims.markdown({"reward-1": {"study": study}}).splitlines()[-1]
+    assert only.endswith("| **holds** |" if shown == "holds" else "| not run |")

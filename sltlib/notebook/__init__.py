@@ -7,7 +7,8 @@ A notebook needs one name of it, `from sltlib import notebook`:
     p.finish(table=table, metrics=metrics, claims=claims, tickets=tickets)  # the last cell
 """
 
-from sltlib.notebook.parameters import Parameters, check
+from sltlib.notebook.parameters import Parameters
 from sltlib.notebook.recipes import folder as tuning
+from sltlib.notebook.switch import check
 
 __all__ = ["Parameters", "check", "tuning"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 from sltlib import convergence, predictions
 from sltlib.base import files, paths
 from sltlib.base.words import plain, shown
+from sltlib.engine import curves
 
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what every notebook leaves
 ALSO = (predictions.FILE, convergence.FILE)  # what one that trains leaves besides: in git, and none of the pipeline's business
@@ -48,11 +50,30 @@ def finish(output: Path, table, metrics: dict, claims=None, verdicts=None, ticke
     if "key" in table:
         results = _results(dict.fromkeys(table["key"]))
         files.write(output / predictions.FILE, predictions.pack({key: result.predictions() for key, result in results.items()}))
-        files.write(output / convergence.FILE, convergence.text(results))
+        files.write(output / convergence.FILE, curves_text(results))
     for name, text in texts.items():
         files.write(output / name, text)
     for verdict in [*(claims or []), *(verdicts or [])]:
         print(f"- {verdict}")
+
+
+def curves_text(results: dict) -> str:
+    """curves.csv of {key: Result}: a line a training, its key, the scale of its logits and the training loss of each epoch.
+
+    Epochs are counted from 1. One that a training had not (a rewound network begins later) and a loss that was not
+    finite are left empty.
+    """
+    if not results:
+        return "key,logit_scale\n"
+    losses = {key: {line["epoch"] + 1: line["train_loss"] for line in result.history if "train_loss" in line} for key, result in results.items()}
+    longest = max((max(each, default=0) for each in losses.values()), default=0)
+    return curves.write([_curve(key, results[key], each, longest) for key, each in losses.items()])
+
+
+def _curve(key, result, losses, longest):
+    values = {epoch: losses.get(epoch) for epoch in range(1, longest + 1)}
+    cells = {epoch: f"{x:.5g}" if isinstance(x, int | float) and math.isfinite(x) else "" for epoch, x in values.items()}
+    return {"key": key, "logit_scale": f"{result.experiment.logit_scale:g}"} | cells
 
 
 def _results(keys):

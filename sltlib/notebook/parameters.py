@@ -90,7 +90,8 @@ def check(notebook: str, namespace: dict) -> Parameters:
     file = profiles.running(notebook)
     if file != notebook:  # a copy may declare other parameters
         defaults = profiles.declared(file)
-    problems = _unknown({} if PLANNED in namespace else _given(namespace, defaults), defaults, "has no parameter")
+    given = {} if PLANNED in namespace else [name for name in _given(namespace, defaults) if name != profiles.SWITCH]
+    problems = _unknown(given, defaults, "has no parameter")
     problems += [f"{name} is a word of this library: give the parameter another name" for name in defaults if name in _OWN]
     values = {}
     for name, default in defaults.items():
@@ -170,19 +171,28 @@ def _given(namespace, defaults):
     assigned plays no part, so that no value hides a name. Outside a notebook every public plain value.
     """
     if isinstance(namespace.get("In"), list):
-        own, injected = {}, {}
+        own = {}
         for source in namespace["In"]:
             cell = profiles.assigned(source) or {}
-            if source.lstrip().startswith("# Parameters\n"):
-                injected = cell
-            elif 2 * len(cell.keys() & defaults.keys()) >= max(1, len(defaults)):
+            if not _is_injected(source) and 2 * len(cell.keys() & defaults.keys()) >= max(1, len(defaults)):
                 own = cell
-        return [*own, *(name for name in injected if name not in own)]
+        return [*own, *(name for name in injected(namespace) if name not in own)]
     return [
         name
         for name, value in namespace.items()
         if not name.startswith("_") and name not in _SHELL and isinstance(value, _PLAIN)
     ]
+
+
+def injected(namespace: dict) -> dict:
+    """The names in the last cell that papermill injected, in their order; {} outside a notebook."""
+    sources = namespace["In"] if isinstance(namespace.get("In"), list) else []
+    cells = [profiles.assigned(source) or {} for source in sources if _is_injected(source)]
+    return dict.fromkeys(cells[-1]) if cells else {}
+
+
+def _is_injected(source):
+    return source.lstrip().startswith("# Parameters\n")
 
 
 def _unknown(given, defaults, words, where=None):

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import re
 import signal
 import statistics
@@ -28,7 +29,6 @@ from sltlib.engine.store import Store
 from sltlib.notebook import parameters, profiles
 from sltlib.notebook.pipeline import resolve
 
-MOST_SEEDS = 1_000_000  # all of them
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -41,7 +41,7 @@ def experiments(profile: str, notebook: str) -> list:
 
     Raises ValueError as the notebook's own check does.
     """
-    return _declared(profile, notebook)[0]
+    return declared(notebook, profiles.settings(profile, notebook))[0]
 
 
 def primary(profile: str, notebook: str) -> list:
@@ -52,7 +52,7 @@ def primary(profile: str, notebook: str) -> list:
     wanted = []
     for each in claims.load().values():
         wanted += [point for point in compared.needs(each, notebook) if point not in wanted]
-    named = _declared(profile, notebook)[1] if wanted else {}
+    named = declared(notebook, profiles.settings(profile, notebook))[1] if wanted else {}
     return [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
 
 
@@ -62,9 +62,12 @@ def _is(key, point):
     return key[0] == point["row"] and all(any(compared.same(own, value) for own in key[1:-1]) for value in more)
 
 
-def _declared(profile, notebook):
-    """(the Experiments that a notebook gives its first run, what it calls `experiments`: {(row, ..., seed): Experiment})."""
-    values = {**profiles.declared(notebook), **profiles.block(profile, notebook)}
+def declared(notebook: str, values: dict) -> tuple[list, dict]:
+    """What a notebook trains with these values of its parameters; ([], {}) for one that trains nothing.
+
+    Returns the Experiments that it gives its first run, and what it calls `experiments`: {(row, ..., seed): Experiment}.
+    Raises ValueError as the notebook's own check does.
+    """
     found = []
 
     def note(wanted, *args, **kwargs):
@@ -129,6 +132,22 @@ def with_sources(wanted) -> dict:
     return found
 
 
+def ready(profile: str, only: str | None = None, first: bool = False):
+    """(name, {key: Experiment} with sources, "") of each notebook of a profile; ({}, why) of one whose data or recipes are not here.
+
+    only : one notebook; where that is not ready, its ValueError. first : only those trainings that the claims need.
+    """
+    for name in notebooks(profile, only):
+        try:
+            wanted = [e for *_, e in primary(profile, name)] if first else experiments(profile, name)
+        except ValueError as error:
+            if only:
+                raise
+            yield name, {}, f"not ready: {' '.join(str(error).removeprefix(f'{name}: ').split())}"
+            continue
+        yield name, with_sources(wanted), ""
+
+
 def pace(store, stored) -> float | None:
     """Core-seconds a unit of `cost`, the median over stored trainings that never stopped; None without any."""
     paces = []
@@ -147,13 +166,9 @@ def told(profile: str, only: str | None = None, store=None, first: bool = False)
     """
     store, lines, seen, paces = store or Store(), [], set(), []
     there = set(store.keys())
-    for name in notebooks(profile, only):
-        try:
-            every = with_sources([e for *_, e in primary(profile, name)] if first else experiments(profile, name))
-        except ValueError as error:  # data or recipes that are not here: the others can be told
-            if only:
-                raise
-            lines.append((f"{name:24} not ready: {' '.join(str(error).removeprefix(f'{name}: ').split())}", 0, 0, None))
+    for name, every, why in ready(profile, only, first):
+        if why:
+            lines.append((f"{name:24} {why}", 0, 0, None))
             continue
         if first and not every:
             continue
@@ -226,9 +241,8 @@ def main(argv=None) -> int:
     parser.add_argument("--claim", action="store_true", help="beside other machines over one store: take what no living one holds")
     args = parser.parse_args(argv)
     names = notebooks(args.profile, args.notebook)
-    least = args.workers or machine.cores()
-    together = MOST_SEEDS if args.backend.startswith("dask:") else 2
-    plans = [(name, *part) for name in names for part in _by_seeds(primary(args.profile, name), together, least)]  # all problems before any work
+    workers = math.inf if args.backend.startswith("dask:") else args.workers or machine.cores()
+    plans = [(name, *part) for name in names for part in _by_seeds(primary(args.profile, name), workers)]  # all problems before any work
     if args.primary and args.notebook and not plans:
         print(f"no claim needs trainings that {names[0]} has of its own: leave out --primary, or name another notebook")
         return 0
@@ -255,13 +269,13 @@ def main(argv=None) -> int:
     return int(bool(failed))
 
 
-def _by_seeds(wanted, together=2, least=2):
-    """[(Experiments, words)] of what `primary` gives, some seeds at a time: a run that is broken off leaves whole seeds to judge.
+def _by_seeds(wanted, workers):
+    """[(Experiments, words)] of what `primary` gives, two seeds at a time: a run that is broken off leaves whole seeds to judge.
 
-    together : seeds at a time, more where these are fewer than `least` trainings: no worker is to wait.
+    workers : trainings at once; where two seeds have fewer, more are taken, so that none waits.
     """
-    seeds = list(dict.fromkeys(seed for _, seed, _ in wanted))
-    while together < len(seeds) and together * len(wanted) < least * len(seeds):
+    seeds, together = list(dict.fromkeys(seed for _, seed, _ in wanted)), 2
+    while together < len(seeds) and together * len(wanted) < workers * len(seeds):
         together += 1
     parts = [seeds[i : i + together] for i in range(0, len(seeds), together)]
     return [([e for _, seed, e in wanted if seed in part], f" for its claim, seed {', '.join(map(str, part))}") for part in parts]

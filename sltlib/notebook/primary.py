@@ -18,6 +18,7 @@ from sltlib.base import files, paths
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
 
+
 def has_run(folder) -> bool:
     """Whether a notebook itself left what lies in its folder of results."""
     path = folder / "metrics.json"
@@ -48,7 +49,7 @@ def write(profile: str, notebook: str, store=None) -> int:
     settings = profiles.settings(profile, notebook)
     about = {claims.ALONE: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
     files.write(folder / predictions.FILE, predictions.pack(right))
-    files.write(folder / convergence.FILE, convergence.text({e.key: stored[e.key] for *_, e in wanted if e.key in right}))
+    files.write(folder / convergence.FILE, outputs.curves_text({e.key: stored[e.key] for *_, e in wanted if e.key in right}))
     files.write(folder / "table.csv", outputs.table_text(pandas.DataFrame(lines.values())))
     files.write(folder / "metrics.json", outputs.metrics_text(about))
     return len(seeds)

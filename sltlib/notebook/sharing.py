@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from sltlib.engine.packs import pack, unpack
@@ -24,8 +25,11 @@ def pack_main(argv=None) -> int:
     keys = store.keys()
     words = ""
     if args.profile:
-        wanted = [e for name in plan.notebooks(args.profile, args.notebook) for e in plan.experiments(args.profile, name)]
-        every = plan.with_sources(wanted)
+        every = {}
+        for name, own, why in plan.ready(args.profile, args.notebook):
+            every |= own
+            if why:
+                print(f"{name} is left out: {why}", file=sys.stderr)
         keys = [key for key in keys if key in every]
         words = f" of {len(every)}"
     if not keys:
