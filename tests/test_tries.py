@@ -1,0 +1,53 @@
+"""What the notebooks propose to try: runs that exist, each with an answer."""
+
+import json
+import re
+
+import pytest
+
+from bench import tries
+from sltlib.base import paths
+from sltlib.notebook import parameters, profiles
+
+ANSWER = re.compile(r"<details><summary>Answer</summary>(.+?)</details>", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", profiles.names())
+def test_every_item_is_a_run_and_has_its_answer(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SLT_RESULTS", str(tmp_path))
+    for runs, text in tries.items(name):
+        for changes in runs:
+            assert changes.keys() <= profiles.declared(name).keys(), text
+            if changes.get("dataset", "fashion").startswith("fashion"):  # another data set is not here
+                parameters.check(name, profiles.declared(name) | changes)
+        answer = ANSWER.findall(text)
+        assert len(answer) == 1 and len(answer[0].split()) > 5 and "?" in text.partition("<details>")[0], text
+
+
+def leave(folder, *items):
+    folder.mkdir()
+    cells = [{"cell_type": "markdown", "source": ["## Try it\n\n", *items, "\n**Next:** [x](x.ipynb)"]}]
+    (folder / "01_x.ipynb").write_text(json.dumps({"cells": cells}))
+
+
+def test_an_item_is_read_as_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    leave(paths.NOTEBOOKS, "1. `a = 0.5` with `b = [1, 2]`: so?\n\n   <details>`c = 1`</details>\n\n", "2. `a = 2`, then `c = \"x\"` instead: and?\n")
+    (first, _), (second, text) = tries.items("01_x")
+    assert first == [{"a": 0.5, "b": [1, 2]}] and second == [{"a": 2}, {"c": "x"}] and "Next" not in text
+
+
+def test_an_item_without_a_parameter_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    leave(paths.NOTEBOOKS, "1. `a = 1`: so?\n", "2. think about it: why?\n")
+    with pytest.raises(ValueError, match="think about it.* names no parameter"):
+        tries.items("01_x")
+
+
+def test_what_differs_is_told():
+    verdicts = [{"claim": "a above b", "verdict": "holds", "detail": "+2"}]
+    first = {"n": 3, "rows": {"a": {"mean": 1.0}, "b": {"mean": 5}}, "claims": verdicts}
+    other = {"n": 3, "rows": {"a": {"mean": 2.0}, "b": {"mean": 5}}, "claims": [verdicts[0] | {"verdict": "not resolved"}], "more": [1]}
+    said = tries.compared(first, other)
+    assert said == ["rows/a/mean: 1.0 -> 2.0", "claims/a above b: holds, +2 -> not resolved, +2", "more/0: None -> 1"]
+    assert tries.compared(first, first) == []
