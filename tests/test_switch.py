@@ -68,6 +68,12 @@ def test_what_papermill_gives_beside_the_name_stands(capsys):
         notebook.check(FIRST, cell(profile="mini", sedes=[5], In=history))
 
 
+def test_a_value_may_be_changed_in_the_same_breath(capsys):
+    p = notebook.check(FIRST, cell(profile="mini seeds=[0, 7]  dataset=fashion sparsity=0.9"))
+    assert (p.seeds, p.dataset, p.sparsity, p.epochs) == ([0, 7], "fashion", 0.9, profiles.settings("mini", FIRST)["epochs"])
+    assert capsys.readouterr().out.splitlines()[0].endswith("; given beside it: dataset 'fashion', sparsity 0.9, seeds [0, 7]")
+
+
 def test_a_notebook_that_trains_nothing_has_one_line(capsys):
     notebook.check("00_spiking_neuron", cell("00_spiking_neuron", profile="mini"))
     assert capsys.readouterr().out == "profile mini: the values of the cell\n"
@@ -80,6 +86,11 @@ def test_a_notebook_that_trains_nothing_has_one_line(capsys):
         ("00_spiking_neuron", "study", "study in params.yaml has no '00_spiking_neuron'"),
         (FIRST, 3, "profile=3: give the name of a profile"),
         (FIRST, None, "profile=None: give the name of a profile"),
+        (FIRST, " ", "profile=' ': give the name of a profile"),
+        (FIRST, "mini sedes=[0]", "has no parameter 'sedes'.*did you mean seeds"),
+        (FIRST, "mini seeds=0, 1", "seeds='0, 1'"),
+        (FIRST, "mini and more", "no profile 'mini and more'"),
+        (FIRST, "seeds=[0]", "no profile 'seeds=.0.'"),
     ],
 )
 def test_a_name_that_is_none_is_refused_and_nothing_is_written(name, wrong, says):
