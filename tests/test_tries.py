@@ -7,7 +7,7 @@ import pytest
 
 from bench import tries
 from sltlib.base import paths
-from sltlib.notebook import parameters, profiles
+from sltlib.notebook import parameters, profiles, switch
 
 ANSWER = re.compile(r"<details><summary>Answer</summary>(.+?)</details>", re.DOTALL)
 
@@ -17,9 +17,13 @@ def test_every_item_is_a_run_and_has_its_answer(name, monkeypatch, tmp_path):
     monkeypatch.setenv("SLT_RESULTS", str(tmp_path))
     for runs, text in tries.items(name):
         for changes in runs:
-            assert changes.keys() <= profiles.declared(name).keys(), text
+            declared = profiles.declared(name)
+            assert changes.keys() <= {profiles.SWITCH, *declared}, text
+            if named := changes.pop(profiles.SWITCH, ""):
+                profile, changes = switch.read(named, declared)
+                declared |= profiles.block(profile, name)
             if changes.get("dataset", "fashion").startswith("fashion"):  # another data set is not here
-                parameters.check(name, profiles.declared(name) | changes)
+                parameters.check(name, declared | changes)
         answer = ANSWER.findall(text)
         assert len(answer) == 1 and len(answer[0].split()) > 5 and "?" in text.partition("<details>")[0], text
 
