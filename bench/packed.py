@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 # What this process computes with must be there when it starts: all cores, for torch too.
-if os.environ.get("OMP_NUM_THREADS"):
+if __name__ == "__main__" and os.environ.get("OMP_NUM_THREADS"):
     os.environ.pop("OMP_NUM_THREADS")
     os.execv(sys.executable, [sys.executable, "-m", "bench.packed", *sys.argv[1:]])
 

@@ -76,7 +76,7 @@ def main(argv=None) -> int:
     failed = 0
     for name in map(resolve, args.notebooks or profiles.names()):
         first = run(name, {}, args.to / name / "defaults")
-        for number, (runs, text) in enumerate(items(name), 1):
+        for number, (runs, _) in enumerate(items(name), 1):
             for i, changes in enumerate(runs):
                 print(f"== {name} {number}{'abc'[i] if len(runs) > 1 else ''} {changes}", flush=True)
                 try:

@@ -15,7 +15,7 @@ from sltlib.notebook import readme
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, measure, multisp, packed_report, report, rivals, starves, steps  # noqa: E402
+from bench import cheaper, kernels, measure, multisp, packed_report, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -246,3 +246,31 @@ def test_the_pages_on_packed_tickets_say_what_was_measured(name):
     place, text = paths.ROOT / "results" / "bench", (paths.ROOT / name).read_text(encoding="utf-8")
     assert packed_report.there(place)
     assert readme.replaced(text, "packed", packed_report.PARTS[name](place)) == text, "run `python -m bench --report`"
+
+
+# --- two kernels of packed tickets
+
+
+def test_kernels_are_compared_only_where_their_logits_agree(monkeypatch):
+    logits = {"old": np.zeros((4, 10), np.float32), "new": np.zeros((4, 10), np.float32)}
+    monkeypatch.setattr(kernels.packed_kernel, "run", lambda packed, pictures, threads, library: (logits[library], {}))
+    table = kernels.measure({"a": None}, "old", "new", np.zeros((4, 3, 8, 8), np.uint8), 5)
+    assert table.ticket.tolist() == ["a"] and (table.low <= table.ratio).all() and (table.ratio <= table.high).all()
+    assert "| a |" in kernels.markdown(table, "words") and kernels.markdown(table, "words").endswith("\nwords")
+    logits["new"][2, 3] = 1e-6
+    with pytest.raises(ValueError, match="a: the two kernels give other logits"):
+        kernels.measure({"a": None}, "old", "new", np.zeros((4, 3, 8, 8), np.uint8), 5)
+
+
+def test_the_ratio_of_kernels_is_earlier_over_todays(monkeypatch):
+    monkeypatch.setattr(kernels, "interleaved", lambda run, rounds, settle: {"before": [0.3, 0.4, 0.6], "after": [0.1, 0.2, 0.2]})
+    monkeypatch.setattr(kernels.packed_kernel, "run", lambda *args, **kwargs: (np.zeros(1), {}))
+    line = kernels.measure({"a": None}, None, None, np.zeros((100, 1, 1, 1), np.uint8), 3).iloc[0]
+    assert (line.before, line.after, line.ratio) == pytest.approx((4.0, 2.0, 3.0)) and line.low == pytest.approx(2.5)
+
+
+def test_the_kernels_sources_are_those_that_are_named(tmp_path):
+    here = kernels.sources(None, tmp_path / "here")
+    assert (here / "packed.cpp").read_bytes() == kernels.packed_kernel.SOURCE.read_bytes()
+    with pytest.raises(ValueError, match="'nowhere' is no commit with a kernel"):
+        kernels.sources("nowhere", tmp_path / "none")
