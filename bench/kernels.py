@@ -31,15 +31,12 @@ PART = re.compile(r"<!-- kernels -->.*?<!-- /kernels -->", re.DOTALL)
 
 
 def built(folder, more=()):
-    """The library of the C++ sources in a folder, loaded; flags as ever."""
+    """The library of the C++ sources in a folder, built as the package's own is, and loaded. Its interface must be today's."""
     program = packed_kernel.compiler()
     if program is None:
         raise RuntimeError("there is no C++ compiler (c++, g++ or clang++; set CXX if it is elsewhere)")
-    made = Path(folder) / "kernel.so"
-    done = subprocess.run([program, *packed_kernel.FLAGS, *(more or ["-march=native"]), "-o", made, Path(folder) / "packed.cpp"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{program} cannot build the kernel in {folder}: {done.stderr[:300]}")
-    return ctypes.CDLL(str(made))
+    packed_kernel._compile(program, folder / "kernel.so", more, folder / "packed.cpp")
+    return ctypes.CDLL(str(folder / "kernel.so"))
 
 
 def sources(commit, folder):
@@ -99,13 +96,16 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as place:
         before, after = (built(sources(commit, Path(place) / name), more) for name, commit in (("before", args.commit), ("after", None)))
         table = measure(packed, before, after, images(BATCH), args.rounds)
-    words = f"conv6 at 32x32, {BATCH} images, one core of {machine.processor()}, {args.rounds} interleaved rounds; before: {args.commit}."
+    commit = subprocess.run(["git", "rev-parse", "--short", args.commit], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    words = f"conv6 at 32x32, {BATCH} images, one core of {machine.processor()}, {args.rounds} interleaved rounds; before: {commit}."
     print(markdown(table, words))
     if args.march:
         return 0
     files.write(paths.results() / "bench" / "kernels.csv", table.round(4).to_csv(index=False, lineterminator="\n"))
-    text = NOTES.read_text(encoding="utf-8")
-    files.write(NOTES, PART.sub(lambda _: f"<!-- kernels -->\n{markdown(table, words)}\n<!-- /kernels -->", text))
+    text, count = PART.subn(lambda _: f"<!-- kernels -->\n{markdown(table, words)}\n<!-- /kernels -->", NOTES.read_text(encoding="utf-8"))
+    if not count:
+        raise ValueError(f"{NOTES} has no part <!-- kernels -->")
+    files.write(NOTES, text)
     return 0
 
 

@@ -4,7 +4,8 @@
 
 Every item begins with the parameters that it changes, `epochs = 4`; words after ", then" are a run of their own. Each run is
 papermill's, at the notebook's own defaults but for those, and leaves its results and the executed notebook in the folder
-named; what is trained is stored as ever. At the end the metrics of each run stand beside those of the defaults.
+named; what is trained is stored as ever. After each run stand the metrics that differ from those of the defaults, or, where the item
+names a profile, from those of that profile.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ def items(notebook: str) -> list[tuple[list[dict], str]]:
 def run(notebook: str, changes: dict, folder: Path) -> dict:
     """Execute a notebook with changed parameters; its metrics."""
     folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
     given = [word for name, value in changes.items() for word in ("-y", json.dumps({name: value}))]
     command = [sys.executable, "-m", "papermill", f"{paths.NOTEBOOKS / notebook}.ipynb", str(folder / "run.ipynb"), "--no-progress-bar", "--log-level", "ERROR"]
     done = subprocess.run([*command, *given], cwd=paths.NOTEBOOKS, env=os.environ | {"SLT_RESULTS": str(folder)}, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{notebook} with {changes}: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{notebook} with {changes}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return json.loads((folder / profiles.DRAFT / notebook / "metrics.json").read_text(encoding="utf-8"))
 
 
@@ -74,12 +76,14 @@ def main(argv=None) -> int:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the executed notebooks go")
     args = parser.parse_args(argv)
     failed = 0
-    for name in map(resolve, args.notebooks or profiles.names()):
-        first = run(name, {}, args.to / name / "defaults")
-        for number, (runs, _) in enumerate(items(name), 1):
+    wanted = {name: items(name) for name in map(resolve, args.notebooks or profiles.names())}  # all problems before any work
+    for name, every in wanted.items():
+        for number, (runs, _) in enumerate(every, 1):
             for i, changes in enumerate(runs):
                 print(f"== {name} {number}{'abc'[i] if len(runs) > 1 else ''} {changes}", flush=True)
+                profile = changes.get(profiles.SWITCH, "").split(" ")[0]
                 try:
+                    first = run(name, {profiles.SWITCH: profile}, args.to / name / (profile or "defaults"))
                     print(*compared(first, run(name, changes, args.to / name / f"{number}-{i}")), sep="\n", flush=True)
                 except RuntimeError as error:
                     failed += 1

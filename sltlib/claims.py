@@ -56,7 +56,7 @@ class Tested:
 
     why : the interval's words, or what is missing. inside : is the papers' value in our interval? None where
     the papers give none of the same quantity. dataset : of the notebook's run, where its metrics tell.
-    early : judged from the store, before the notebook has run.
+    early : judged from the store before all of the claim's seeds are there, and before its notebook has run.
     """
 
     claim: Claim
@@ -258,16 +258,16 @@ def _stored(claim, place):
     tested = judge(claim, own / "table.csv", right, others)
     about = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     dataset = about.get("dataset") or about.get("settings", {}).get("dataset")
-    early = ALONE in about
-    why = f"{tested.why} Judged from the store; its notebook has not run." if early else tested.why
+    alone = about.get(ALONE)
+    early = alone is not None and len(alone["seeds"]) < claim.n
+    why = f"{tested.why} Judged from the store; its notebook has not run." if alone is not None else tested.why
     return Tested(claim, tested.verdict, why, tested.found, tested.inside, dataset, early)
 
 
 def markdown(found: Mapping, profiles=PROFILES, ours: bool = False) -> str:
     """The claims as a table: claim, paper, a column a profile, and the verdict of the last profile that has one.
 
-    Trainings of a notebook that has not run give no verdict before the claim's number of seeds is there: the first of many
-    are not to stand over a smaller run that is whole.
+    What is early gives no verdict: the first trainings of many are not to stand over a smaller run that is whole.
 
     found : from `table`. ours : with the claims that are not the papers'.
     """
@@ -277,9 +277,9 @@ def markdown(found: Mapping, profiles=PROFILES, ours: bool = False) -> str:
             continue
         tested = [found[claim.name].get(profile) for profile in profiles]
         paper = "" if claim.paper["value"] is None else f"{claim.paper['value']:{'' if claim.saving else '+'}g}: "
-        last = next((one for one in reversed(tested) if one and (one.n >= claim.n or not one.early)), None)
+        last = next((one for one in reversed(tested) if one and not one.early), None)
         cells = [f"[{claim.claim}](notebooks/{claim.notebook}.ipynb)", f"{paper}{claim.paper['note']}", *map(_cell, tested)]
-        lines.append(f"| {' | '.join(cells)} | {f'**{last.verdict}**' if last else 'not run'} |")
+        lines.append(f"| {' | '.join(cells)} | {f'**{last.verdict}**' if last else 'first trainings only' if any(tested) else 'not run'} |")
     return "\n".join(lines)
 
 

@@ -98,9 +98,9 @@ def _whole(path):
         return False
 
 
-def _compile(program, made, more):
+def _compile(program, made, more=(), source=SOURCE):
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    done = subprocess.run([program, *FLAGS, native, *more, "-o", made, SOURCE], capture_output=True, text=True)
+    done = subprocess.run([program, *FLAGS, native, *more, "-o", made, source], capture_output=True, text=True)
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
         raise RuntimeError(f"{program} cannot build the kernel: {said}")

@@ -24,7 +24,10 @@ def cell(name=FIRST, **changes):
     return profiles.declared(name) | {"profile": ""} | changes
 
 
-@pytest.mark.parametrize("name", profiles.names())
+TUNED = [name for name in profiles.names() if any(blocks.get(name) for blocks in profiles.profiles().values())]
+
+
+@pytest.mark.parametrize("name", TUNED)
 def test_every_notebook_has_the_switch_at_the_top_and_off(name):
     cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
@@ -48,10 +51,11 @@ def test_a_name_takes_the_profiles_values_and_tells_what_they_cost(capsys):
     assert vars(p).items() >= wanted.items() and namespace.items() >= wanted.items()
     assert p.profile == profiles.DRAFT and p.output.parts[-2:] == ("draft", FIRST), "a run by hand is never the committed one"
     first, second = capsys.readouterr().out.splitlines()
+    assert p.fields and profiles.SWITCH not in p.fields
     changed = {name for name, value in wanted.items() if value != profiles.declared(FIRST)[name]}
     assert first == "profile mini: " + ", ".join(f"{name} {wanted[name]!r}" for name in wanted if name in changed)
     costs = [sum(map(cost, plan.with_sources(plan.experiments(which, FIRST)).values())) for which in ("mini", profiles.DRAFT)]
-    assert second == f"15 trainings, 0 of them stored; in all {costs[0] / costs[1]:,.0f} times the work of the defaults"
+    assert second == f"15 trainings, 0 of them stored. All of them are {costs[0] / costs[1]:,.0f} times the work of the defaults."
     assert costs[0] > 10 * costs[1]
 
 
@@ -74,6 +78,33 @@ def test_a_value_may_be_changed_in_the_same_breath(capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("; given beside it: dataset 'fashion', sparsity 0.9, seeds [0, 7]")
 
 
+@pytest.mark.parametrize("text", ["mini seeds=[0]", "mini seeds = [0]", "mini  dataset='fashion' sparsity=.5", 'mini recipes="mini"'])
+def test_values_are_read_as_python_or_json_writes_them(text):
+    profile, own = switch.read(text, profiles.declared(FIRST))
+    assert profile == "mini" and all(type(value) is type(profiles.declared(FIRST)[name]) for name, value in own.items()) and own
+    flags = {"affine": True, "rivals": ["a"]}
+    assert switch.read("p affine=False rivals=['b']", flags) == switch.read('p affine=false rivals=["b"]', flags) == ("p", {"affine": False, "rivals": ["b"]})
+
+
+def test_what_the_profile_leaves_out_is_the_cells_and_told(capsys):
+    p = notebook.check("02_table1_cnn", cell("02_table1_cnn", profile="mini", margin=3.0))
+    assert "margin" not in profiles.block("mini", "02_table1_cnn") and p.margin == 3.0
+    assert ", margin 3.0" in capsys.readouterr().out
+
+
+def test_a_run_for_a_profile_ignores_the_name(monkeypatch):
+    """Saved by a reader with the switch on, `dvc repro` still runs what it was asked to."""
+    monkeypatch.setenv("SLT_PROFILE", "smoke")
+    p = notebook.check(FIRST, cell(profile="mini", **profiles.block("smoke", FIRST)))
+    assert p.profile == "smoke" and p.seeds == profiles.settings("smoke", FIRST)["seeds"]
+
+
+def test_a_cost_that_cannot_be_told_ends_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(plan, "declared", lambda *args: 1 / 0)
+    assert notebook.check(FIRST, cell(profile="mini")).seeds == [0, 1, 2]
+    assert capsys.readouterr().out.splitlines()[1] == "What it costs is not known: ZeroDivisionError: division by zero"
+
+
 def test_a_notebook_that_trains_nothing_has_one_line(capsys):
     notebook.check("00_spiking_neuron", cell("00_spiking_neuron", profile="mini"))
     assert capsys.readouterr().out == "profile mini: the values of the cell\n"
@@ -88,7 +119,8 @@ def test_a_notebook_that_trains_nothing_has_one_line(capsys):
         (FIRST, None, "profile=None: give the name of a profile"),
         (FIRST, " ", "profile=' ': give the name of a profile"),
         (FIRST, "mini sedes=[0]", "has no parameter 'sedes'.*did you mean seeds"),
-        (FIRST, "mini seeds=0, 1", "seeds='0, 1'"),
+        (FIRST, "mini seeds=0 1", "seeds='0 1'"),
+        (FIRST, "mini seeds=[0] seeds=[1]", "sets seeds twice"),
         (FIRST, "mini and more", "no profile 'mini and more'"),
         (FIRST, "seeds=[0]", "no profile 'seeds=.0.'"),
     ],
@@ -104,7 +136,7 @@ def test_a_name_that_is_none_is_refused_and_nothing_is_written(name, wrong, says
 def test_a_profile_may_not_set_the_switch(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
     paths.PARAMS.write_text(json.dumps({"mini": {FIRST: {"profile": "study"}}}))
-    with pytest.raises(ValueError, match="profile"):
+    with pytest.raises(ValueError, match=r"mini.01_first_ticket sets \['profile'\], which 01_first_ticket.ipynb does not declare"):
         parameters.validate("mini")
 
 
@@ -125,4 +157,6 @@ def test_a_time_is_told_where_one_is_known(capsys, monkeypatch):
     monkeypatch.setattr(switch, "Store", Store)
     notebook.check(FIRST, cell(profile="mini"))
     second = capsys.readouterr().out.splitlines()[1]
-    assert second.startswith("15 trainings, 1 of them stored; ") and ", what is left about " in second and second.endswith(" of one core")
+    assert second.startswith("15 trainings, 1 of them stored. All of them are ")
+    share = sum(cost(e) for e in every[1:]) / cost(every[0])
+    assert f"What is left takes about {share:.0f} min of one core." in second and 1 < share < 90

@@ -20,10 +20,12 @@ def test_every_item_is_a_run_and_has_its_answer(name, monkeypatch, tmp_path):
             declared = profiles.declared(name)
             assert changes.keys() <= {profiles.SWITCH, *declared}, text
             if named := changes.pop(profiles.SWITCH, ""):
-                profile, changes = switch.read(named, declared)
-                declared |= profiles.block(profile, name)
-            if changes.get("dataset", "fashion").startswith("fashion"):  # another data set is not here
-                parameters.check(name, declared | changes)
+                profile, more = switch.read(named, declared)
+                declared |= profiles.block(profile, name) | more
+            values = declared | changes
+            if not values.get("dataset", "fashion").startswith("fashion"):  # another data set is not here
+                values["dataset"] = profiles.declared(name)["dataset"]
+            parameters.check(name, values)
         answer = ANSWER.findall(text)
         assert len(answer) == 1 and len(answer[0].split()) > 5 and "?" in text.partition("<details>")[0], text
 

@@ -25,7 +25,7 @@ from sltlib.base.words import duration
 from sltlib.engine import commands
 from sltlib.engine.queue import cost
 from sltlib.engine.run import claim, run
-from sltlib.engine.store import Store
+from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import parameters, profiles
 from sltlib.notebook.pipeline import resolve
 
@@ -152,7 +152,10 @@ def pace(store, stored) -> float | None:
     """Core-seconds a unit of `cost`, the median over stored trainings that never stopped; None without any."""
     paces = []
     for e in stored.values():
-        result = store.get(e)
+        try:
+            result = store.get(e)
+        except BrokenResult:  # it is trained again
+            continue
         about = result.provenance if result else {}
         if about.get("seconds") and not about.get("resumed"):
             paces.append(about["seconds"] / cost(e))
@@ -272,7 +275,7 @@ def main(argv=None) -> int:
 def _by_seeds(wanted, workers):
     """[(Experiments, words)] of what `primary` gives, two seeds at a time: a run that is broken off leaves whole seeds to judge.
 
-    workers : trainings at once; where two seeds have fewer, more are taken, so that none waits.
+    workers : trainings at once; where two seeds have fewer, more are taken, so that fewer wait.
     """
     seeds, together = list(dict.fromkeys(seed for _, seed, _ in wanted)), 2
     while together < len(seeds) and together * len(wanted) < workers * len(seeds):
