@@ -28,6 +28,7 @@ def test_every_item_is_a_run_and_has_its_answer(name, monkeypatch, tmp_path):
             parameters.check(name, values)
         answer = ANSWER.findall(text)
         assert len(answer) == 1 and len(answer[0].split()) > 5 and "?" in text.partition("<details>")[0], text
+        assert not re.search(r"[`*]", answer[0]), f"Markdown is not read inside HTML: {answer[0]}"
 
 
 def leave(folder, *items):
