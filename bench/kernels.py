@@ -35,7 +35,7 @@ def built(folder, more=()):
     program = packed_kernel.compiler()
     if program is None:
         raise RuntimeError("there is no C++ compiler (c++, g++ or clang++; set CXX if it is elsewhere)")
-    packed_kernel._compile(program, folder / "kernel.so", more, folder / "packed.cpp")
+    packed_kernel.compiled(program, folder / "kernel.so", more, folder / "packed.cpp")
     return ctypes.CDLL(str(folder / "kernel.so"))
 
 
@@ -110,4 +110,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")

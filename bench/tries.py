@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import json
 import os
 import re
@@ -78,13 +79,13 @@ def main(argv=None) -> int:
     failed = 0
     wanted = {name: items(name) for name in map(resolve, args.notebooks or profiles.names())}  # all problems before any work
     for name, every in wanted.items():
+        base = functools.cache(lambda profile, name=name: run(name, {profiles.PARAMETER: profile}, args.to / name / (profile or "defaults")))
         for number, (runs, _) in enumerate(every, 1):
             for i, changes in enumerate(runs):
                 print(f"== {name} {number}{'abc'[i] if len(runs) > 1 else ''} {changes}", flush=True)
-                profile = changes.get(profiles.SWITCH, "").split(" ")[0]
+                profile = changes.get(profiles.PARAMETER, "").split(" ")[0]
                 try:
-                    first = run(name, {profiles.SWITCH: profile}, args.to / name / (profile or "defaults"))
-                    print(*compared(first, run(name, changes, args.to / name / f"{number}-{i}")), sep="\n", flush=True)
+                    print(*compared(base(profile), run(name, changes, args.to / name / f"{number}-{i}")), sep="\n", flush=True)
                 except RuntimeError as error:
                     failed += 1
                     print(error, flush=True)
@@ -92,4 +93,7 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -77,7 +77,7 @@ def build(more=()):
                 return folder / name
             with tempfile.TemporaryDirectory(dir=folder) as place:
                 made = Path(place) / name
-                _compile(program, made, more)
+                compiled(program, made, more)
                 files.write(_seal(folder / name), files.sha256(made.read_bytes()))
                 os.replace(made, folder / name)
             return folder / name
@@ -98,7 +98,8 @@ def _whole(path):
         return False
 
 
-def _compile(program, made, more=(), source=SOURCE):
+def compiled(program, made, more=(), source=SOURCE):
+    """Build a library at the path `made` with the flags of every kernel; RuntimeError with what the compiler says."""
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     done = subprocess.run([program, *FLAGS, native, *more, "-o", made, source], capture_output=True, text=True)
     if done.returncode:

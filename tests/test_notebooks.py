@@ -55,7 +55,7 @@ def test_what_binds_a_name_elsewhere_or_not_at_all_is_let_be(source):
 @pytest.mark.parametrize("notebook", profiles.names())
 def test_a_parameters_name_is_never_bound_again(notebook):
     # Running the check cell a second time would read the new value, and train with it in silence.
-    again = {f"{name} in cell {i}" for i, source in cells(notebook) for name in bound(source) & {profiles.SWITCH, *profiles.declared(notebook)}}
+    again = {f"{name} in cell {i}" for i, source in cells(notebook) for name in bound(source) & {profiles.PARAMETER, *profiles.declared(notebook)}}
     assert not again
 
 

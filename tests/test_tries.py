@@ -7,7 +7,7 @@ import pytest
 
 from bench import tries
 from sltlib.base import paths
-from sltlib.notebook import parameters, profiles, switch
+from sltlib.notebook import by_profile, parameters, profiles
 
 ANSWER = re.compile(r"<details><summary>Answer</summary>(.+?)</details>", re.DOTALL)
 
@@ -18,9 +18,9 @@ def test_every_item_is_a_run_and_has_its_answer(name, monkeypatch, tmp_path):
     for runs, text in tries.items(name):
         for changes in runs:
             declared = profiles.declared(name)
-            assert changes.keys() <= {profiles.SWITCH, *declared}, text
-            if named := changes.pop(profiles.SWITCH, ""):
-                profile, more = switch.read(named, declared)
+            assert changes.keys() <= {profiles.PARAMETER, *declared}, text
+            if named := changes.pop(profiles.PARAMETER, ""):
+                profile, more = by_profile.read(named, declared)
                 declared |= profiles.block(profile, name) | more
             values = declared | changes
             if not values.get("dataset", "fashion").startswith("fashion"):  # another data set is not here
@@ -58,3 +58,15 @@ def test_what_differs_is_told():
     said = tries.compared(first, other)
     assert said == ["rows/a/mean: 1.0 -> 2.0", "claims/a above b: holds, +2 -> not resolved, +2", "more/0: None -> 1"]
     assert tries.compared(first, first) == []
+
+
+def test_a_run_is_made_and_what_it_changes_is_told(tmp_path, monkeypatch, capsys):
+    """Of real notebooks; the second answer of this one says that the rate doubles. A run that fails ends no other."""
+    made, run = [], tries.run
+    monkeypatch.setattr(tries, "items", lambda name: [([{"threshold": -1.0}, {"threshold": 0.5}], "")])
+    monkeypatch.setattr(tries, "run", lambda name, changes, folder: made.append(changes) or run(name, changes, folder))
+    assert tries.main(["00", "--to", str(tmp_path / "to")]) == 1
+    first, refused, second, *changed = capsys.readouterr().out.splitlines()
+    assert first == "== 00_spiking_neuron 1a {'threshold': -1.0}" and second == "== 00_spiking_neuron 1b {'threshold': 0.5}"
+    assert "threshold=-1.0: give" in refused and "rate_by_hand: 0.15 -> 0.3" in changed
+    assert made == [{"profile": ""}, {"threshold": -1.0}, {"threshold": 0.5}], "the defaults run once"

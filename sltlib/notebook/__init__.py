@@ -9,6 +9,6 @@ A notebook needs one name of it, `from sltlib import notebook`:
 
 from sltlib.notebook.parameters import Parameters
 from sltlib.notebook.recipes import folder as tuning
-from sltlib.notebook.switch import check
+from sltlib.notebook.by_profile import check
 
 __all__ = ["Parameters", "check", "tuning"]

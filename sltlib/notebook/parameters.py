@@ -70,7 +70,7 @@ def shared(values: dict) -> dict:
     return {name: value for name, value in values.items() if name in FIELDS and name not in _EACH}
 
 
-_OWN = ("notebook", "profile", "output", *(name for name in vars(Parameters) if not name.startswith("_")))
+_OWN = ("notebook", "output", *(name for name in vars(Parameters) if not name.startswith("_")))
 
 
 def check(notebook: str, namespace: dict) -> Parameters:
@@ -90,7 +90,7 @@ def check(notebook: str, namespace: dict) -> Parameters:
     file = profiles.running(notebook)
     if file != notebook:  # a copy may declare other parameters
         defaults = profiles.declared(file)
-    given = {} if PLANNED in namespace else [name for name in _given(namespace, defaults) if name != profiles.SWITCH]
+    given = {} if PLANNED in namespace else [name for name in _given(namespace, defaults) if name != profiles.PARAMETER]
     problems = _unknown(given, defaults, "has no parameter")
     problems += [f"{name} is a word of this library: give the parameter another name" for name in defaults if name in _OWN]
     values = {}

@@ -13,7 +13,7 @@ from sltlib.base import paths
 from sltlib.base.words import close, shown
 
 DRAFT = "draft"  # where a notebook lands that runs by hand
-SWITCH = "profile"  # in the parameters cell: whose values to take in the place of those there (switch.py)
+PARAMETER = "profile"  # in a parameters cell: whose values to take in place of those there (by_profile.py)
 
 
 def names() -> list[str]:
@@ -33,7 +33,7 @@ def running(notebook: str) -> str:
 
 
 def declared(notebook: str) -> dict:
-    """The names and default values in the notebook's cell tagged `parameters`, without the switch.
+    """The names and default values in the notebook's cell tagged `parameters`, but for `profile`.
 
     The cell holds plain assignments of literals and nothing else; ValueError says what is not.
     """
@@ -46,7 +46,7 @@ def declared(notebook: str) -> dict:
         raise ValueError(f"{notebook}.ipynb has {len(cells)} cells tagged 'parameters', want one")
     nodes = assigned("".join(cells[0]["source"]))
     try:
-        return {name: ast.literal_eval(value) for name, value in nodes.items() if name != SWITCH}
+        return {name: ast.literal_eval(value) for name, value in nodes.items() if name != PARAMETER}
     except (ValueError, TypeError, AttributeError):  # no such cell, or a value that is no literal
         raise ValueError(f"{notebook}.ipynb: the parameters cell may hold assignments of plain values only") from None
 

@@ -1,4 +1,4 @@
-"""The switch beside a notebook's tiny defaults: a profile's values by its name, and what they cost."""
+"""A profile's values by its name, beside a notebook's tiny defaults, and what they cost."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from sltlib import notebook
 from sltlib.base import paths
 from sltlib.engine.queue import cost
-from sltlib.notebook import parameters, plan, profiles, switch
+from sltlib.notebook import by_profile, parameters, plan, profiles
 
 FIRST = "01_first_ticket"
 
@@ -28,11 +28,11 @@ TUNED = [name for name in profiles.names() if any(blocks.get(name) for blocks in
 
 
 @pytest.mark.parametrize("name", TUNED)
-def test_every_notebook_has_the_switch_at_the_top_and_off(name):
+def test_every_notebook_that_trains_asks_for_a_profile_first_and_has_none(name):
     cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = next("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", []))
     first = source.splitlines()[0]
-    assert first.startswith('profile = ""  # ') and profiles.SWITCH not in profiles.declared(name)
+    assert first.startswith('profile = ""  # ') and profiles.PARAMETER not in profiles.declared(name)
     named = set(json.loads(f"[{first.partition('#')[2].partition(':')[0].replace(' or ', ', ')}]"))
     assert named == {p for p, blocks in profiles.profiles().items() if name in blocks and p != "smoke"}, "the comment names what there is"
 
@@ -51,7 +51,7 @@ def test_a_name_takes_the_profiles_values_and_tells_what_they_cost(capsys):
     assert vars(p).items() >= wanted.items() and namespace.items() >= wanted.items()
     assert p.profile == profiles.DRAFT and p.output.parts[-2:] == ("draft", FIRST), "a run by hand is never the committed one"
     first, second = capsys.readouterr().out.splitlines()
-    assert p.fields and profiles.SWITCH not in p.fields
+    assert p.fields and profiles.PARAMETER not in p.fields
     changed = {name for name, value in wanted.items() if value != profiles.declared(FIRST)[name]}
     assert first == "profile mini: " + ", ".join(f"{name} {wanted[name]!r}" for name in wanted if name in changed)
     costs = [sum(map(cost, plan.with_sources(plan.experiments(which, FIRST)).values())) for which in ("mini", profiles.DRAFT)]
@@ -80,10 +80,10 @@ def test_a_value_may_be_changed_in_the_same_breath(capsys):
 
 @pytest.mark.parametrize("text", ["mini seeds=[0]", "mini seeds = [0]", "mini  dataset='fashion' sparsity=.5", 'mini recipes="mini"'])
 def test_values_are_read_as_python_or_json_writes_them(text):
-    profile, own = switch.read(text, profiles.declared(FIRST))
+    profile, own = by_profile.read(text, profiles.declared(FIRST))
     assert profile == "mini" and all(type(value) is type(profiles.declared(FIRST)[name]) for name, value in own.items()) and own
     flags = {"affine": True, "rivals": ["a"]}
-    assert switch.read("p affine=False rivals=['b']", flags) == switch.read('p affine=false rivals=["b"]', flags) == ("p", {"affine": False, "rivals": ["b"]})
+    assert by_profile.read("p affine=False rivals=['b']", flags) == by_profile.read('p affine=false rivals=["b"]', flags) == ("p", {"affine": False, "rivals": ["b"]})
 
 
 def test_what_the_profile_leaves_out_is_the_cells_and_told(capsys):
@@ -93,7 +93,7 @@ def test_what_the_profile_leaves_out_is_the_cells_and_told(capsys):
 
 
 def test_a_run_for_a_profile_ignores_the_name(monkeypatch):
-    """Saved by a reader with the switch on, `dvc repro` still runs what it was asked to."""
+    """Saved by a reader with a name in it, `dvc repro` still runs what it was asked to."""
     monkeypatch.setenv("SLT_PROFILE", "smoke")
     p = notebook.check(FIRST, cell(profile="mini", **profiles.block("smoke", FIRST)))
     assert p.profile == "smoke" and p.seeds == profiles.settings("smoke", FIRST)["seeds"]
@@ -133,17 +133,17 @@ def test_a_name_that_is_none_is_refused_and_nothing_is_written(name, wrong, says
     assert namespace == before and not paths.results().exists()
 
 
-def test_a_profile_may_not_set_the_switch(monkeypatch, tmp_path):
+def test_a_profile_may_not_name_another(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "PARAMS", tmp_path / "params.yaml")
     paths.PARAMS.write_text(json.dumps({"mini": {FIRST: {"profile": "study"}}}))
     with pytest.raises(ValueError, match=r"mini.01_first_ticket sets \['profile'\], which 01_first_ticket.ipynb does not declare"):
         parameters.validate("mini")
 
 
-def test_a_plan_never_reads_the_switch(monkeypatch):
+def test_a_plan_never_reads_the_name(monkeypatch):
     """What a profile trains is its own, whatever stands in the file's cell."""
-    monkeypatch.setattr(switch, "told", lambda *args: pytest.fail("a plan switches nothing"))
-    assert switch.check(FIRST, cell(profile="nope", **{parameters.PLANNED: paths.results() / "x"})).seeds == [0]
+    monkeypatch.setattr(by_profile, "told", lambda *args: pytest.fail("a plan takes no other profile"))
+    assert by_profile.check(FIRST, cell(profile="nope", **{parameters.PLANNED: paths.results() / "x"})).seeds == [0]
 
 
 def test_a_time_is_told_where_one_is_known(capsys, monkeypatch):
@@ -154,7 +154,7 @@ def test_a_time_is_told_where_one_is_known(capsys, monkeypatch):
         def keys(self):
             return [every[0].key]
 
-    monkeypatch.setattr(switch, "Store", Store)
+    monkeypatch.setattr(by_profile, "Store", Store)
     notebook.check(FIRST, cell(profile="mini"))
     second = capsys.readouterr().out.splitlines()[1]
     assert second.startswith("15 trainings, 1 of them stored. All of them are ")

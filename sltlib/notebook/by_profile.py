@@ -24,7 +24,7 @@ def check(notebook: str, namespace: dict) -> parameters.Parameters:
     Raises ValueError for a profile that is none or leaves this notebook out; then nothing is trained or written.
     """
     planned = parameters.PLANNED in namespace or os.environ.get("SLT_PROFILE")
-    named = "" if planned else namespace.get(profiles.SWITCH, "")
+    named = "" if planned else namespace.get(profiles.PARAMETER, "")
     if named == "":
         return parameters.check(notebook, namespace)
     declared = profiles.declared(profiles.running(notebook))
@@ -46,14 +46,14 @@ def read(text: str, declared: dict) -> tuple[str, dict]:
     Raises ValueError naming what is no text, no parameter or given twice.
     """
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f'{profiles.SWITCH}={shown(text)}: give the name of a profile, such as "mini", or "" for the values in the cell')
+        raise ValueError(f'{profiles.PARAMETER}={shown(text)}: give the name of a profile, such as "mini", or "" for the values in the cell')
     profile, *changes = re.split(r"\s+(?=\w+\s*=)", text.strip())
     own = {}
     for name, _, value in (map(str.strip, change.partition("=")) for change in changes):
         if name not in declared:
-            raise ValueError(f"{profiles.SWITCH}={shown(text)} has no parameter {shown(name)}{close(name, declared)}")
+            raise ValueError(f"{profiles.PARAMETER}={shown(text)} has no parameter {shown(name)}{close(name, declared)}")
         if name in own:
-            raise ValueError(f"{profiles.SWITCH}={shown(text)} sets {name} twice")
+            raise ValueError(f"{profiles.PARAMETER}={shown(text)} sets {name} twice")
         own[name] = _value(value)
     return profile, own
 
