@@ -2,12 +2,13 @@
 
 import argparse
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from sltlib import Experiment, run
 from sltlib.base import paths
-from sltlib.engine.store import Store
+from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import limits, plan, profiles
 
 TRAINS = [name for name in profiles.blocks("smoke") if not name.startswith(("00", "10"))]
@@ -76,6 +77,19 @@ def test_list_tells_how_far_a_profile_is(tmp_path):
     run([longest], backend="inline", store=store)
     words = plan.told("smoke", "01", store)
     assert f"1 of {len(wanted)} trained, the rest costs about" in words and "in all about" in words
+
+
+def test_a_damaged_result_has_no_pace_and_hides_no_other():
+    sound, damaged = (Experiment("fashion", lr=rate) for rate in (0.1, 0.2))
+
+    class Half:
+        def get(self, e):
+            if e is damaged:
+                raise BrokenResult("x")
+            return SimpleNamespace(provenance={"seconds": 3 * plan.cost(e)})
+
+    assert plan.pace(Half(), {"a": damaged, "b": sound}) == pytest.approx(3)
+    assert plan.pace(Half(), {"a": damaged}) is None
 
 
 def test_the_rest_is_reckoned_at_the_notebooks_own_pace(tmp_path, monkeypatch):
