@@ -1,7 +1,9 @@
 """The benchmark compares equal work, and its arithmetic is right."""
 
 import json
+import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
+from sltlib import claims, predictions
 from sltlib.base import paths
+from sltlib.engine.packs import unpack
+from sltlib.engine.store import Store
 from sltlib.experiment import Experiment
-from sltlib.notebook import readme
+from sltlib.notebook import plan, readme, tune
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, kernels, measure, multisp, packed_report, report, rivals, starves, steps  # noqa: E402
+from bench import cheaper, kernels, measure, multisp, packed_report, rates, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -274,3 +279,88 @@ def test_the_kernels_sources_are_those_that_are_named(tmp_path):
     assert (here / "packed.cpp").read_bytes() == kernels.packed_kernel.SOURCE.read_bytes()
     with pytest.raises(ValueError, match="'nowhere' is no commit with a kernel"):
         kernels.sources("nowhere", tmp_path / "none")
+
+
+# --- what a verdict owes to a rate
+
+
+def scored(monkeypatch, tmp_path, score):
+    """`bench.rates` over a store of its own, where a training gets (validation, test) in percent from score(e)."""
+    store, labels = Store(tmp_path), np.arange(1000) % 10
+
+    def run(experiments):
+        for e in experiments:
+            if store.get(e) is None:
+                val, test = score(e)
+                said = np.where(np.arange(1000) < round(10 * test), labels, (labels + 1) % 10)
+                found = predictions.Predictions.of(said, labels)
+                metrics = {"val_accuracy": val, "test_accuracy": found.accuracy}
+                store.publish(e, metrics, provenance={}, predictions=predictions.encode(found))
+        return pd.DataFrame([store.get(e).metrics for e in experiments])
+
+    monkeypatch.setattr(rates, "run", run)
+    monkeypatch.setattr(rates, "Store", lambda: store)
+    monkeypatch.setattr(rates, "PROFILE", "mini")
+    monkeypatch.setattr(rates, "FOLDER", tmp_path / "out")
+    return run
+
+
+def test_a_rate_is_chosen_on_the_validation_split_and_alone_is_exchanged(monkeypatch, tmp_path, capsys):
+    """By hand: six points more at one of three sparsities are two points more of the claim's difference."""
+    wanted = plan.primary("mini", tune.SWEEP)
+    registered = {e.key for *_, e in wanted}
+    accuracy = {0.02: (81, 76), 0.063: (80, 90)}  # the test split would choose the other
+
+    def score(e):
+        if e.model == "linear":  # below all others, or the claim is not tested
+            return 50, 40
+        return (80, 70) if e.key in registered else accuracy[e.lr]
+
+    run = scored(monkeypatch, tmp_path, score)
+    with pytest.raises(SystemExit, match="27 of 27 trainings of the claim are not stored.*train --profile mini --notebook 03 --primary"):
+        rates.main([])
+    run([e for *_, e in wanted])
+    rates.main([])
+    table = pd.read_csv(tmp_path / "out/rates.csv")
+    assert [(lr, list(part.seed)) for lr, part in table.groupby("lr")] == [(0.002, [0, 1, 2]), (0.02, [0, 1, 2]), (0.063, [0, 1])]
+    said = capsys.readouterr().out
+    assert "| 0.02 | 81.00 | 76.00 | +6.00 (+6.00 to +6.00) | 3 |" in said
+    assert re.findall(r"(?:registered|rates): .*?([+-][\d.]+) points", said) == ["+0.00", "+2.00"]
+    assert unpack(Store(tmp_path / "other"), tmp_path / "out/rates.zip")[0] == len(table) == 8
+
+
+def test_where_the_recipes_rate_is_the_best_no_other_gets_all_seeds(monkeypatch, tmp_path):
+    wanted = plan.primary("mini", tune.SWEEP)
+    scored(monkeypatch, tmp_path, lambda e: (90 if e.lr < 0.02 else 80, 70))
+    found = rates.tried(wanted)
+    assert [line["lr"] for line in found] == [0.002] * 3 + [0.02] * 2 + [0.063] * 2 and rates.best(found) == 0.002
+
+
+def test_the_rates_that_are_told_are_those_of_the_packed_trainings():
+    with zipfile.ZipFile(rates.FOLDER / "rates.zip") as archive:
+        packed = {key: json.loads(archive.read(f"{key}/metrics.json")) for key in {name.split("/")[0] for name in archive.namelist()}}
+        fields = {key: json.loads(archive.read(f"{key}/experiment.json")) for key in packed}
+    table = pd.read_csv(rates.FOLDER / "rates.csv")
+    assert set(table.key) == set(packed)
+    for line in table.itertuples():
+        assert (line.val_accuracy, line.test_accuracy) == tuple(round(packed[line.key][f"{name}_accuracy"], 6) for name in ("val", "test"))
+        assert (line.lr, line.seed) == (fields[line.key]["lr"], fields[line.key].get("seed", 0))
+
+
+def test_the_pages_say_of_the_rates_what_the_study_gave():
+    """The README's losses of the tickets, and both differences of the claim in docs/secondary.md, from the committed trainings."""
+    own, found = paths.ROOT / "results/study/03_reward1_sparsity", pd.read_csv(rates.FOLDER / "rates.csv")
+    table = pd.read_csv(own / "table.csv")
+    mean = table.fillna({"sparsity": 0}).groupby(["row", "sparsity"]).test_accuracy.mean()
+    lost = {(row, s): f"{mean[row.removesuffix('-ConnS'), 0] - mean[row, s]:.1f}" for row, s in mean.index if row.endswith("ConnS")}
+    lif, relu = ([lost[row, s] for s in (0.5, 0.8, 0.95)] for row in ("BinWSNN-ConnS", "BNN-ConnS"))
+    text = " ".join((paths.ROOT / "README.md").read_text().split())
+    assert f"lose alike ({lif[0]} and {lif[1]} points; {relu[0]} and {relu[1]}), at 95 % the lif ticket loses {lif[2]} and the relu ticket {relu[2]}." in text
+    page = (paths.ROOT / "docs/secondary.md").read_text()
+    assert rates.told(found.to_dict("records")) in page
+    best = found[found.lr == rates.best(found.to_dict("records"))]
+    assert f"with the best of three it loses {mean['BinWSNN', 0] - best.test_accuracy.mean():.1f}," in text
+    gained = best.test_accuracy.mean() - mean["BinWSNN-ConnS", 0.95]
+    told = next(each for each in claims.table(("study",), paths.ROOT / "results")["reward-1"].values())
+    words = f"difference is {told.found.difference:+.2f} points as registered (for new images {told.found.decisive.low:+.2f} to {told.found.decisive.high:+.2f})"
+    assert f"{words}, and {told.found.difference + gained / 3:+.2f} (" in " ".join(page.split())
