@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from sltlib import claims
 from sltlib.base import paths
 from sltlib.notebook import readme
 
@@ -79,6 +80,18 @@ def test_additions_take_at_most_twenty_lines(name):
     block = next(b for b in EXAMPLES if f"def {name}(" in b)
     lines = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
     assert len(lines) <= 20
+
+
+def test_what_the_readme_says_of_the_study_is_what_it_found():
+    """Claims with all their seeds, no more and no fewer than the words tell."""
+    study = {name: found["study"] for name, found in claims.table(("study",), paths.ROOT / "results").items() if found}
+    whole = {name: one for name, one in study.items() if not one.early}
+    text = " ".join(TEXT.split())
+    assert f"has the trainings of {('no', 'one', 'two', 'three', 'four')[len(whole)]} claims so far" in text
+    events = whole["data-sets"]
+    assert f"On simulated events the MPSLT is {-events.found.difference:.2f} points below the dense SNN, within the margin of {events.claim.margin:g}" in text
+    assert events.dataset == "fashion-mnist-dvs" and f"that claim **{events.verdict}**" in text
+    assert whole["reward-1"].verdict == "does not hold" and "**Reward 1 does not**" in text
 
 
 def test_the_readme_is_short():
