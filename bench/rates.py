@@ -57,21 +57,17 @@ def best(found):
     return max(rates, key=lambda lr: statistics.fmean(by_rate[lr][seed] for seed in seeds))
 
 
-def judged(claim, wanted, found, store):
-    """(the claim as registered, and with each row of TRIED at its best rate), each a `claims.Tested`."""
-    base = []
-    for point, seed, e in wanted:
-        result = store.get(e)
-        base.append({**point, "seed": seed, "test_accuracy": result.metrics["test_accuracy"], "key": e.key})
+def judged(claim, base, found, right):
+    """(the claim as registered, and with each row of TRIED at its best rate), each a `claims.Tested`.
+
+    base : the lines that the claim is judged by, as `claims.judge` wants them. right : {key: `predictions.Right`} of both.
+    """
     other = base
     for row, sparsity in TRIED:
         own = [line for line in found if (line["row"], line["sparsity"]) == (row, sparsity)]
         lr = best(own)
-        other = [line for line in other if (line["row"], line.get("sparsity")) != (row, sparsity)]
-        other = other + [{name: line[name] for name in ("row", "sparsity", "seed", "test_accuracy", "key")} for line in own if line["lr"] == lr]
-    tables = [pandas.DataFrame(each) for each in (base, other)]
-    right = predictions.unpack(predictions.pack({key: store.read(key).predictions() for key in set(pandas.concat(tables).key)}))
-    return [claims.judge(claim, table, right) for table in tables]
+        other = [line for line in other if (line["row"], line["sparsity"]) != (row, sparsity)] + [line for line in own if line["lr"] == lr]
+    return [claims.judge(claim, pandas.DataFrame(lines), right) for lines in (base, other)]
 
 
 def told(found):
@@ -102,7 +98,10 @@ def main(argv=None):
     files.write(FOLDER / "rates.csv", text)
     packs.pack(store, [line["key"] for line in found], FOLDER / "rates.zip")
     print(told(found))
-    for words, each in zip(("as registered", "with these rates"), judged(claim, wanted, found, store), strict=True):
+    every = {e.key: store.get(e) for *_, e in wanted} | {line["key"]: store.read(line["key"]) for line in found}
+    right = predictions.unpack(predictions.pack({key: result.predictions() for key, result in every.items()}))
+    base = [{"sparsity": None, **point, "seed": seed, "test_accuracy": every[e.key].metrics["test_accuracy"], "key": e.key} for point, seed, e in wanted]
+    for words, each in zip(("as registered", "with these rates"), judged(claim, base, found, right), strict=True):
         print(f"\n{words}: {each.verdict}. {each.why}")
 
 
