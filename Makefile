@@ -63,7 +63,7 @@ smoke: setup
 
 # Every step goes on where it was stopped, and needs nothing but the data and time.
 study: setup
-	test -f results/tuning/study/choices.json || python -m sltlib tune --profile study
+	python -m sltlib tune --profile study
 	python -m sltlib train --profile study
 	dvc repro study/dvc.yaml
 

@@ -1,52 +1,64 @@
-"""Does a verdict of the study hang on a learning rate? `python -m bench.rates`.
+"""Do verdicts of the study hang on a learning rate? `python -m bench.rates`.
 
-The recipes of notebook 03 were tuned for three epochs of a sample, and the study trains ten of all images. The
-rows in TRIED are those whose accuracy looked short of passes. Each is trained at other rates with the first two of the
-study's seeds, and where another rate than the recipe's is best on the validation split, with all of them; then the
-claim is judged a second time, with these rows exchanged and all others as they are: in its favour, for nothing else
-may choose anew. Needs what `train --profile study --notebook 03 --primary` trains. Writes results/study/rates.csv, a line a
-training, and rates.zip, which `python -m sltlib unpack` takes into a store.
+The recipes of notebooks 03 and 04 were tuned for three epochs of a sample, 04's at T = 4 only, and the study trains ten of
+all images. TRIED names the networks whose recipe could have made a verdict: they lost by more than expected, or were never
+tuned where they lost. Each is trained at other rates with the first two of the study's seeds, and where another rate than
+the recipe's is best on the validation split, with all of them; then its claim is judged a second time, with this network
+exchanged and all others as they are: in the network's favour, for nothing else may choose anew. Needs what
+`train --profile study --notebook 03 --primary`, and 04, train. Writes results/study/rates.csv, a line a training, and
+rates.zip, which `python -m sltlib unpack` takes into a store.
 """
 
 import argparse
+import dataclasses
 import statistics
 
 import pandas
 
-from sltlib import Store, claims, predictions, run
+from sltlib import Store, claims, compared, predictions, run
 from sltlib.base import files, paths
 from sltlib.engine import packs
 from sltlib.intervals import paired
-from sltlib.notebook import plan, tune
+from sltlib.notebook import plan
 from sltlib.table1 import MPSLT
 
-CLAIM, PROFILE, CHOOSING = "reward-1", "study", 2
-TRIED = {(MPSLT, 0.95): (0.02, 0.063)}  # beside the recipe's own rate
-NAMES = {MPSLT: "MPSLT"}
+PROFILE, CHOOSING = "study", 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """A network of a claim, and the rates that are tried beside its recipe's; point : how the claim names it."""
+
+    claim: str
+    network: str
+    point: tuple
+    rates: tuple
+
+
+TRIED = (
+    Tried("reward-1", "MPSLT, 95 %", (("row", MPSLT), ("sparsity", 0.95)), (0.02, 0.063)),
+    Tried("time-and-decay", "MPSLT, T = 1", (("row", "MPSLT"), ("sweep", "T"), ("value", 1)), (0.0063, 0.063)),
+)
 FOLDER = paths.ROOT / "results" / PROFILE
-COLUMNS = ["row", "sparsity", "lr", "logit_scale", "seed", "val_accuracy", "test_accuracy", "key"]
+COLUMNS = ["network", "lr", "logit_scale", "seed", "val_accuracy", "test_accuracy", "key"]
 
 
-def lines(point, experiments):
+def lines(network, experiments):
     """Trains what is missing; a dict a training, with the columns of rates.csv."""
     table = run(experiments)
-    return [{**point, **e.spec(), "val_accuracy": v, "test_accuracy": t, "key": e.key}
+    return [e.spec() | {"network": network, "val_accuracy": v, "test_accuracy": t, "key": e.key}
             for e, v, t in zip(experiments, table.val_accuracy, table.test_accuracy, strict=True)]  # fmt: skip
 
 
-def tried(wanted):
-    """The lines of all rates of the rows in TRIED; wanted : what `plan.primary` gives."""
-    out = []
-    for (row, sparsity), rates in TRIED.items():
-        point = {"row": row, "sparsity": sparsity}
-        own = [e for where, _, e in wanted if where == point]
-        found = lines(point, own)
-        for lr in rates:
-            found += lines(point, [e.replace(lr=lr) for e in own[:CHOOSING]])
-        if (lr := best(found)) != own[0].lr:
-            found += lines(point, [e.replace(lr=lr) for e in own[CHOOSING:]])
-        out += found
-    return out
+def trained(one, wanted):
+    """The lines of all rates of a Tried; wanted : what `plan.primary` gives."""
+    own = [e for where, _, e in wanted if where == dict(one.point)]
+    found = lines(one.network, own)
+    for lr in one.rates:
+        found += lines(one.network, [e.replace(lr=lr) for e in own[:CHOOSING]])
+    if (lr := best(found)) != own[0].lr:
+        found += lines(one.network, [e.replace(lr=lr) for e in own[CHOOSING:]])
+    return found
 
 
 def best(found):
@@ -58,23 +70,24 @@ def best(found):
 
 
 def judged(claim, base, found, right):
-    """(the claim as registered, and with each row of TRIED at its best rate), each a `claims.Tested`.
+    """(the claim as registered, and with each network of TRIED at its best rate), each a `claims.Tested`.
 
     base : the lines that the claim is judged by, as `claims.judge` wants them. right : {key: `predictions.Right`} of both.
     """
     other = base
-    for row, sparsity in TRIED:
-        own = [line for line in found if (line["row"], line["sparsity"]) == (row, sparsity)]
-        lr = best(own)
-        other = [line for line in other if (line["row"], line["sparsity"]) != (row, sparsity)] + [line for line in own if line["lr"] == lr]
+    for one in TRIED:
+        if one.claim == claim.name:
+            point, own = dict(one.point), [line for line in found if line["network"] == one.network]
+            lr = best(own)
+            exchanged = [point | {name: line[name] for name in ("seed", "test_accuracy", "key")} for line in own if line["lr"] == lr]
+            other = [line for line in other if not compared.fits(line, point)] + exchanged
     return [claims.judge(claim, pandas.DataFrame(lines), right) for lines in (base, other)]
 
 
 def told(found):
     """The lines as Markdown: a line a rate, and what it is worth beside the recipe's, paired by seed."""
-    out = ["| row | rate | validation | test | test, beside the recipe's rate | n |", "|---" * 6 + "|"]
-    table = pandas.DataFrame(found)
-    for (row, sparsity), part in table.groupby(["row", "sparsity"], sort=False):
+    out = ["| network | rate | validation | test | test, beside the recipe's rate | n |", "|---" * 6 + "|"]
+    for network, part in pandas.DataFrame(found).groupby("network", sort=False):
         own = part[part.lr == part.lr.iloc[0]].set_index("seed")
         for lr, here in part.groupby("lr", sort=False):
             here = here.set_index("seed")
@@ -82,27 +95,35 @@ def told(found):
             if lr != part.lr.iloc[0]:
                 worth = paired(here.test_accuracy.to_dict(), own.test_accuracy[here.index].to_dict())
                 words = f"{worth.mean:+.2f}" + (f" ({worth.low:+.2f} to {worth.high:+.2f})" if len(here) > CHOOSING else "")
-            out.append(f"| {NAMES[row]}, {100 * sparsity:g} % | {lr:g} | {here.val_accuracy.mean():.2f} | {here.test_accuracy.mean():.2f} | {words} | {len(here)} |")
+            out.append(f"| {network} | {lr:g} | {here.val_accuracy.mean():.2f} | {here.test_accuracy.mean():.2f} | {words} | {len(here)} |")
     return "\n".join(out)
+
+
+def needed(name, store):
+    """What `plan.primary` gives for a claim; SystemExit where a training is not stored."""
+    notebook = claims.load()[name].notebook
+    wanted = plan.primary(PROFILE, notebook)
+    if missing := sum(store.get(e) is None for *_, e in wanted):
+        raise SystemExit(f"{missing} of {len(wanted)} trainings of {name} are not stored: `python -m sltlib unpack results/study/trainings.zip`, "
+                         f"then `python -m sltlib train --profile {PROFILE} --notebook {notebook[:2]} --primary`")  # fmt: skip
+    return wanted
 
 
 def main(argv=None):
     argparse.ArgumentParser("python -m bench.rates", description=__doc__.splitlines()[0]).parse_args(argv)
-    claim, store = claims.load()[CLAIM], Store()
-    wanted = plan.primary(PROFILE, tune.SWEEP)
-    if missing := sum(store.get(e) is None for *_, e in wanted):
-        raise SystemExit(f"{missing} of {len(wanted)} trainings of the claim are not stored: `python -m sltlib unpack results/study/trainings.zip`, "
-                         f"then `python -m sltlib train --profile {PROFILE} --notebook 03 --primary`")  # fmt: skip
-    found = tried(wanted)
+    store = Store()
+    wanted = {name: needed(name, store) for name in dict.fromkeys(one.claim for one in TRIED)}  # all problems before any work
+    found = [line for one in TRIED for line in trained(one, wanted[one.claim])]
     text = pandas.DataFrame(found)[COLUMNS].to_csv(index=False, lineterminator="\n", float_format="%.8g")
     files.write(FOLDER / "rates.csv", text)
     packs.pack(store, [line["key"] for line in found], FOLDER / "rates.zip")
     print(told(found))
-    every = {e.key: store.get(e) for *_, e in wanted} | {line["key"]: store.read(line["key"]) for line in found}
-    right = predictions.unpack(predictions.pack({key: result.predictions() for key, result in every.items()}))
-    base = [{"sparsity": None, **point, "seed": seed, "test_accuracy": every[e.key].metrics["test_accuracy"], "key": e.key} for point, seed, e in wanted]
-    for words, each in zip(("as registered", "with these rates"), judged(claim, base, found, right), strict=True):
-        print(f"\n{words}: {each.verdict}. {each.why}")
+    for name, mine in wanted.items():
+        every = {e.key: store.get(e) for *_, e in mine} | {line["key"]: store.read(line["key"]) for line in found}
+        right = predictions.unpack(predictions.pack({key: result.predictions() for key, result in every.items()}))
+        base = [point | {"seed": seed, "test_accuracy": every[e.key].metrics["test_accuracy"], "key": e.key} for point, seed, e in mine]
+        for words, each in zip(("as registered", "with these rates"), judged(claims.load()[name], base, found, right), strict=True):
+            print(f"\n{name}, {words}: {each.verdict}. {each.why}")
 
 
 if __name__ == "__main__":

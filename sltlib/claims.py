@@ -18,7 +18,7 @@ from sltlib import evidence, predictions
 from sltlib.base import paths
 from sltlib.compared import number, records, select, terms
 from sltlib.evidence import Evidence
-from sltlib.stats import UNTESTED
+from sltlib.stats import EQUAL, OPEN, UNTESTED
 
 FILE = paths.ROOT / "claims.yaml"
 PROFILES = ("mini", "study")  # from the small evidence to the large
@@ -284,10 +284,19 @@ def markdown(found: Mapping, profiles=PROFILES, ours: bool = False) -> str:
 
 
 def _cell(tested):
+    """A verdict in few words, for a table: "does not hold: -0.85 (-1.14 to -0.55; new images -1.16 to -0.53), n=6"."""
     if tested is None:
         return "not run"
     where = f"{tested.dataset}: " if tested.dataset else ""
-    return f"{where}{tested.verdict}. {tested.why}".replace("|", "/")
+    if not tested.found:
+        return f"{where}{tested.verdict}. {tested.why}".replace("|", "/")
+    narrow, wide, claim = tested.found.over_trainings, tested.found.over_images, tested.claim
+    sign, unit = ("", " %") if claim.saving else ("+", "")
+    spread = f"{narrow.low:{sign}.2f} to {narrow.high:{sign}.2f}" if narrow.n > 1 else "one training"
+    spread += f"; new images {wide.low:{sign}.2f} to {wide.high:{sign}.2f}" if wide and narrow.n > 1 else ""
+    count = f"n={narrow.n}" + (f" of {claim.n}" if narrow.n < claim.n else "")
+    more = f"; {evidence.judge(tested.found, claim.kind, claim.margin, claim.bar)[1]}" if tested.verdict in (OPEN, EQUAL) else ""
+    return f"{where}{tested.verdict}: {narrow.mean:{sign}.2f}{unit} ({spread}), {count}{more}"
 
 
 def contradictions(metrics: Mapping) -> list[str]:

@@ -51,7 +51,7 @@ def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
     if not there:
         raise ValueError(f"none of {shown(list(profiles))} has curves: run notebook {NOTEBOOK} first")
     fig, axes = figures.new(figures.PAGE, 2.9, 1, len(there), squeeze=False, sharey=True)
-    told, scaled, seeds = [], set(), set()
+    told, scaled, seeds = [], {}, set()
     for ax, profile in zip(axes[0], there, strict=True):
         epochs = 0
         for (neuron, label), line in found[profile].items():
@@ -63,7 +63,8 @@ def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
             mean = [sum(column) / len(column) for column in columns]
             ax.fill_between(at, [min(c) for c in columns], [max(c) for c in columns], color=look["color"], alpha=0.18, linewidth=0)
             ax.plot(at, mean, marker=figures.MARKERS[neuron], markersize=3, **look)
-            scaled |= {f"{neuron}, {label}" + (f", {profile}" if len(there) > 1 else "")} if line["scale"] != 1 else set()
+            if line["scale"] != 1:
+                scaled.setdefault(f"{profile}'s {neuron}" if len(there) > 1 else neuron, []).append(label)
             seeds.add(len(line["losses"]))
             told.append(f"{profile}, {neuron} {label}: {mean[0]:.2f} to {mean[-1]:.2f} in {len(mean)} epochs (n={len(line['losses'])})")
         ax.set(title=profile, xlabel="epoch", yscale="log")
@@ -72,7 +73,8 @@ def draw(found: Mapping, profiles: Iterable[str] = PROFILES):
     _ticks(axes[0, 0], found, there)
     _legend(fig)
     n = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
-    of = f" Of {'; '.join(sorted(scaled))} the loss is taken of a multiple of the logits: its slope tells, not its height." if scaled else ""
+    which = "; ".join(f"{whose} {' and '.join(labels)}" for whose, labels in scaled.items())
+    of = f" Of {which} the loss is taken of a multiple of the logits: its slope tells, not its height." if scaled else ""
     figures.caption(fig, f"Notebook 03's binary networks and their tickets: the mean loss within an epoch, means and ranges over {n} seeds.{of}")
     figures.describe(fig, "Training loss over epochs. " + "; ".join(told))
     return fig

@@ -135,8 +135,8 @@ def project(tmp_path):
     shutil.copytree(ROOT / "sltlib", root / "sltlib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache", "*.local"))
     shutil.copytree(ROOT / "data" / "fashion", root / "data" / "fashion")
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "results/tuning/README.md"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "results" / "tuning", root / "results" / "tuning")
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
     return Project(root)
 

@@ -232,6 +232,23 @@ def test_the_table_has_a_row_a_claim_and_the_verdict_of_the_larger_profile(resul
     assert sum("not run" in line for line in lines) == 6
 
 
+def test_a_cell_of_the_table_says_a_verdict_with_both_intervals_in_few_words(results):
+    """The numbers are those that the notebook's page has at length."""
+    found = claims.table(results=results)["cifar10"]["study"]
+    cell = claims.markdown({"cifar10": {"study": found}}).splitlines()[-1].split(" | ")[3]
+    short = re.fullmatch(r"cifar10: holds: (\S+) \((\S+ to \S+); new images (\S+ to \S+)\), n=6", cell)
+    assert short and re.match(
+        rf"{re.escape(short[1])} points, 95 % interval over trainings {re.escape(short[2])}, for new images {re.escape(short[3])}; n=6;", found.why
+    )
+    mini = found.claim, evidence.evidence([(1, [80.0, 84.0]), (-1, [81.0, 84.5])], "independent")
+    open_ = claims.Tested(mini[0], stats.OPEN, "x", mini[1])
+    assert re.search(r"not resolved: -0\.75 \(\S+ to \S+\), n=2 of 6; n would have to be about \d+ \(power 80%\) ", claims.markdown({"cifar10": {"mini": open_}}))
+    equal = claims.Tested(CLAIMS["reward-1"], stats.EQUAL, "x", evidence.evidence([(1, [80.0, 80.1, 80.2]), (-1, [80.1, 80.0, 80.2])], "independent"))
+    assert re.search(r"equal[^:]*: \S+ \(.*\), n=3 of 6; margin 1 ", claims.markdown({"reward-1": {"mini": equal}}))
+    single = claims.Tested(CLAIMS["energy"], stats.OPEN, "x", evidence.evidence([(1, [89.0])], "paired", bar=80))
+    assert "not resolved: 89.00 % (one training), n=1 of 6; n would have to be at least 2 " in claims.markdown({"energy": {"mini": single}})
+
+
 def test_the_forest_plot_draws_what_its_rows_tell(results):
     found = claims.table(results=results)
     rows = {row["profile"]: row for row in forest.rows(found)}

@@ -63,7 +63,7 @@ def test_the_picture_says_which_losses_compare_with_nothing_else(tmp_path):
     fig = convergence.draw(found)
     assert [ax.get_title() for ax in fig.axes] == ["mini", "study"]
     assert "over 3 to 6 seeds" in " ".join(fig.get_supxlabel().split())
-    assert "lif, 50 %, mini; lif, 50 %, study; lif, 95 %, mini; lif, 95 %, study the loss is taken of a multiple" in " ".join(fig.get_supxlabel().replace("\N{NO-BREAK SPACE}", " ").split())
+    assert "Of mini's lif 50 % and 95 %; study's lif 50 % and 95 % the loss is taken of a multiple" in " ".join(fig.get_supxlabel().replace("\N{NO-BREAK SPACE}", " ").split())
     assert "study, relu dense: 2.25 to 0.45 in 10 epochs (n=6)" in figures.alt(fig)
     dense = fig.axes[0].lines[0]
     assert list(dense.get_xdata()) == [1, 2, 3] and dense.get_ydata() == pytest.approx([2.1, 1.1, 0.76667], abs=1e-4)

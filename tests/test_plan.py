@@ -1,15 +1,16 @@
 """What a profile trains, without running its notebooks: the same experiments, nothing written, and a time limit that keeps."""
 
 import argparse
+import json
 import re
 from types import SimpleNamespace
 
 import pytest
 
-from sltlib import Experiment, run
-from sltlib.base import paths
+from sltlib import Experiment, claims, compared, energy, run
+from sltlib.base import files, paths
 from sltlib.engine.store import BrokenResult, Store
-from sltlib.notebook import limits, plan, profiles
+from sltlib.notebook import limits, plan, profiles, recipes
 
 TRAINS = [name for name in profiles.blocks("smoke") if not name.startswith(("00", "10"))]
 
@@ -42,8 +43,64 @@ def test_every_row_of_every_profile_has_a_recipe(monkeypatch, profile):
         try:
             assert plan.experiments(profile, name) or name.startswith("00")
         except ValueError as error:
-            untuned = profile == "study" and re.search("no recipes for 'study(-08)?'", str(error))
+            found = profile == "study" and re.search("(no recipes for|recipes=)'(study(?:-08)?)'", str(error))
+            untuned = found and (found[2] not in recipes.tunings() or set(recipes.read(found[2])["choices"]) < set(recipes.read("mini")["choices"]))
             assert untuned or "cannot be read" in str(error), error  # a notebook that looks at its data first
+
+
+@pytest.fixture
+def claimed(monkeypatch, tmp_path):
+    """A tuning of the rows that 02's claims compare, and of no other."""
+    every, folder = recipes.read("mini"), recipes.folder
+    rows = {point["row"] for claim in claims.load().values() for point in compared.needs(claim, "02_table1_cnn")}
+    every["choices"] = {arm: found for arm, found in every["choices"].items() if arm in rows}
+    files.write(tmp_path / "part" / "choices.json", json.dumps(every))
+    monkeypatch.setattr(recipes, "folder", lambda name: tmp_path / name if name == "part" else folder(name))
+    monkeypatch.setattr(recipes, "tunings", lambda: ["mini", "part"])
+    values = profiles.settings("smoke", "02_table1_cnn") | {"recipes": "part"}
+    monkeypatch.setattr(profiles, "settings", lambda profile, notebook: values)
+    return rows
+
+
+def test_claims_are_trained_before_the_other_rows_have_recipes(claimed):
+    found = plan.primary("smoke", "02_table1_cnn")
+    assert {point["row"] for point, *_ in found} == claimed
+    for point, _, e in found:
+        assert {"optimizer": e.optimizer, "lr": e.lr, "logit_scale": e.logit_scale} == recipes.recipe("mini", point["row"])
+    with pytest.raises(ValueError, match="recipes='part' has none for ANN-ConnS and .* more: `python -m sltlib tune --profile part` searches them"):
+        plan.experiments("smoke", "02_table1_cnn")
+    with pytest.raises(ValueError, match="no arm 'ANN-ConnS'"):
+        recipes.recipe("part", "ANN-ConnS")
+
+
+def test_what_has_no_recipe_is_never_trained(claimed, monkeypatch):
+    """Not even where a claim needs it: its stand-in is refused by the row's name."""
+    monkeypatch.setattr(compared, "needs", lambda claim, notebook: [{"row": "SNN"}, {"row": "BNN"}])
+    with pytest.raises(ValueError, match="02_table1_cnn: recipes='part' has none for BNN, or for what it starts from: `python -m sltlib tune"):
+        plan.primary("smoke", "02_table1_cnn")
+    with recipes.partly():
+        assert recipes.recipe("part", "BNN") == recipes.UNTUNED
+        with pytest.raises(ValueError, match="no arm 'BNM'.*did you mean BNN|no arm 'BNM'"):
+            recipes.recipe("part", "BNM")  # no tuning has it: a mistake, and nothing that comes later
+    assert not recipes._partly.get()
+
+
+def test_what_starts_from_a_network_without_a_recipe_is_never_trained(claimed, monkeypatch, tmp_path):
+    """The row itself is tuned, the ticket that it starts from is not."""
+    path = recipes.folder("part") / "choices.json"
+    kept = json.loads(path.read_text())
+    kept["choices"] = {"BinWSNN-ConnS random-trained": kept["choices"]["SNN"]}
+    files.write(path, json.dumps(kept))
+    row = "BinWSNN-ConnS found-mask-trained"
+    assert recipes.recipe("part", row)
+    monkeypatch.setattr(compared, "needs", lambda claim, notebook: [{"row": row}])
+    with pytest.raises(ValueError, match=f"has none for {row}, or for what it starts from"):
+        plan.primary("smoke", "02_table1_cnn")
+
+
+def test_the_readings_of_a_network_are_those_of_the_energy_module():
+    assert sorted(plan.READINGS) == sorted(energy.MODELS)
+    assert plan._is(("ANN", 0), {"row": "ANN", "model": "arithmetic"}) and not plan._is(("ANN", 0), {"row": "ANN", "model": "conv4"})
 
 
 def test_list_says_which_notebooks_are_not_ready_and_tells_the_others(tmp_path, monkeypatch):

@@ -4,10 +4,13 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
-from sltlib import claims, compared, predictions
+from sltlib import claims, compared, data_of, energy, predictions, run, train
 from sltlib.base import paths
+from sltlib.engine import packs
 from sltlib.engine.store import Store
 from sltlib.notebook import outputs, plan, primary, profiles
 
@@ -95,8 +98,8 @@ def test_a_row_is_known_by_its_name_wherever_it_stands(wanted):
 
 def test_the_list_tells_the_claims_own_trainings(tmp_path):
     lines = plan.told("mini", store=Store(tmp_path / "store"), first=True).splitlines()
-    assert lines[0].startswith(f"{REWARD_1}         0 of 27 trained") and len(lines) == 6
-    assert not any("07_patch" in line or "05_energy" in line for line in lines)
+    assert lines[0].startswith(f"{REWARD_1}         0 of 27 trained") and len(lines) == 7
+    assert not any("07_patch" in line for line in lines)
 
 
 def test_the_store_gives_the_verdict_that_the_table_gives(tmp_path, wanted):
@@ -141,7 +144,7 @@ def test_a_notebook_that_has_run_is_left_alone(tmp_path, monkeypatch, wanted, ca
     said = capsys.readouterr().out
     assert f"{REWARD_1}: has not run; its claim from the store, 3 complete seeds of 3" in said
     assert "06_event_data: has not run; its claim from the store, 0 complete seeds of 3" in said
-    assert "05_energy: its claim is on more than accuracies" in said and "lose less at high sparsity than non-spiking ones: holds" in said
+    assert "05_energy: has not run; its claim from the store, 0 complete seeds of 4" in said and "lose less at high sparsity than non-spiking ones: holds" in said
     (folder / "table.csv").unlink()
     assert not primary.has_run(folder)
     primary.main([])
@@ -165,6 +168,53 @@ def test_a_verdict_of_trainings_that_are_not_stored_is_not_told(tmp_path, monkey
     primary.main([])
     out = capsys.readouterr().out
     assert "0 complete seeds of 3" in out and "holds" not in out and not (outputs.folder("mini", REWARD_1) / "table.csv").exists()
+
+
+ENERGY = "05_energy"
+
+
+def test_a_claim_on_energies_is_judged_by_what_the_stored_networks_do(tmp_path, capsys, monkeypatch):
+    """Trained for real. The numbers are those of notebook 05's own cell, of every test image; from a pack without networks they stay."""
+    wanted = plan.primary("smoke", ENERGY)
+    assert [(point["row"], point["model"]) for point, seed, _ in wanted if seed == 0] == [("ANN", "arithmetic"), ("BinWSNN-ConnS", "arithmetic")]
+    assert {e.key for *_, e in wanted} < {e.key for *_, e in plan.primary("smoke", "02_table1_cnn")}, "02 trains the same"
+    store = Store(tmp_path / "store")
+    run([e for *_, e in wanted], backend="inline", store=store)
+    assert primary.write("smoke", ENERGY, store) == 2
+    place = outputs.folder("smoke", ENERGY) / "table.csv"
+    text, lines = place.read_text(), compared.records(place)
+    loaded = data_of(wanted[0][2])
+    images = train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test)))
+    for line, (point, seed, e) in zip(lines, wanted, strict=True):
+        assert (line["row"], line["seed"], line["key"]) == (point["row"], seed, e.key)
+        found = energy.energy(energy.count(store.get(e).network(), images), "arithmetic").loc["total", "pj"] / 1000
+        assert line["nJ"] == pytest.approx(found, rel=1e-5)
+    table = claims.judge(claims.load()["energy"], place, None, {"02_table1_cnn": sane(wanted)})
+    costs = {row: np.mean([line["nJ"] for line in lines if line["row"] == row]) for row in ("ANN", "BinWSNN-ConnS")}
+    assert table.found.difference == pytest.approx(100 * (1 - costs["BinWSNN-ConnS"] / costs["ANN"]), abs=0.01) and costs["ANN"] > costs["BinWSNN-ConnS"]
+    packs.pack(store, [e.key for *_, e in wanted], tmp_path / "pack.zip")
+    other = Store(tmp_path / "other")
+    monkeypatch.setattr(primary, "Store", lambda: other)
+    assert primary.main(["--profile", "smoke"]) == 0 and not place.exists(), "nothing of it is stored here"
+    packs.unpack(other, tmp_path / "pack.zip")
+    monkeypatch.setattr(energy, "count", lambda *args: pytest.fail("a network that was read is not read again"))
+    assert primary.write("smoke", ENERGY, other) == 2 and place.read_text() == text
+    monkeypatch.setattr(energy, "NUMBERS", energy.NUMBERS + 1)
+    capsys.readouterr()
+    assert primary.main(["--profile", "smoke"]) == 0 and not place.exists()
+    assert f"{ENERGY}: result {wanted[0][2].key} was unpacked from a file without tickets" in capsys.readouterr().out
+    monkeypatch.setattr(energy, "NUMBERS", energy.NUMBERS - 1)
+    kept = place.parent / primary.ENERGIES
+    kept.write_text(kept.read_text().replace(other.get(wanted[0][2]).network_hash, "0" * 64))
+    with pytest.raises(ValueError, match="unpacked from a file without tickets"):
+        primary.write("smoke", ENERGY, other)  # of another network under the same key
+
+
+def sane(wanted):
+    """A table of 02 in which both rows are above linear."""
+    seeds = sorted({seed for _, seed, _ in wanted})
+    rows = {"ANN": 80.0, "BinWSNN-ConnS": 70.0, "linear": 50.0}
+    return pandas.DataFrame([{"row": row, "seed": seed, "test_accuracy": value + seed / 10} for row, value in rows.items() for seed in seeds])
 
 
 @pytest.mark.parametrize(("early", "shown"), [(True, "does not hold"), (False, "holds")])

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -40,6 +41,25 @@ def test_the_forest_plot_is_of_the_committed_results(monkeypatch, tmp_path, caps
     assert readme.main(["--check"]) == 0
     (tmp_path / "table.csv").write_text((tmp_path / "table.csv").read_text().replace("holds", "does not hold"))
     assert readme.main(["--check"]) == 1
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or f"matplotlib=={version('matplotlib')}\n" not in (paths.ROOT / "constraints.txt").read_text(),
+    reason="another system or version draws letters a little differently",
+)
+def test_the_committed_pictures_are_what_the_code_draws(monkeypatch, tmp_path):
+    """Also where only the drawing changed, and no number: a caption, a colour."""
+    from matplotlib.image import imread
+
+    committed = readme.FOREST
+    monkeypatch.setattr(readme, "FOREST", tmp_path)
+    monkeypatch.setattr(readme, "PAGES", {})
+    readme.main([])
+    for name in ("figure.png", "figures/convergence.png"):
+        assert (imread(tmp_path / name) == imread(committed / name)).all(), f"results/claims/{name}: run `python -m sltlib readme`"
+    (tmp_path / "figure.png").write_bytes(b"")
+    readme.main([])
+    assert (tmp_path / "figure.png").stat().st_size, "the same numbers, drawn again"
 
 
 def test_what_the_tuning_says_of_the_scale_is_that_of_its_grid():
@@ -89,8 +109,10 @@ def test_what_the_readme_says_of_the_study_is_what_it_found():
     text = " ".join(TEXT.split())
     assert f"has the trainings of {('no', 'one', 'two', 'three', 'four')[len(whole)]} claims so far" in text
     events = whole["data-sets"]
-    assert f"On simulated events the MPSLT is {-events.found.difference:.2f} points below the dense SNN, within the margin of {events.claim.margin:g}" in text
+    assert f"On simulated events it is {-events.found.difference:.2f} points below the dense SNN, within the margin of {events.claim.margin:g}" in text
     assert events.dataset == "fashion-mnist-dvs" and f"that claim **{events.verdict}**" in text
+    steps = whole["time-and-decay"]
+    assert steps.verdict == "holds" and f"More time steps **help**: the MPSLT gains {steps.found.difference:.2f} points from one step to eight" in text
     assert whole["reward-1"].verdict == "does not hold" and "**Reward 1 does not**" in text
 
 

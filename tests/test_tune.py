@@ -10,7 +10,7 @@ import pytest
 from sltlib.base import paths
 from sltlib.engine import run as engine
 from sltlib.table1 import ROWS, TICKETS
-from sltlib.notebook import profiles, recipes, tune
+from sltlib.notebook import candidates, profiles, recipes, tune
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_a_committed_grid_holds_is_not_trained_again(fake, monkeypatch):
     tune.main(["--notebook", "02"])
     path = recipes.folder("mini") / "grid.csv"
     text, trained = path.read_text(), {e.key for e in fake}
-    assert tune.scores().keys() == trained
+    assert candidates.scores().keys() == trained
     fake.clear()
     tune.main(["--notebook", "02"])
     assert not fake and path.read_text() == text
@@ -138,6 +138,99 @@ def test_a_finalist_that_cannot_train_again_is_not_chosen_twice():
     assert [found["lr"] for found in tune.finalists(never, "SNN", 3)] == [0.02], "nor what could not be trained at all"
 
 
+def test_the_study_searches_what_its_claims_compare_before_the_other_rows(fake, monkeypatch):
+    """First the claims' rows alone; the same command without --primary adds the others, and no choice that was made changes."""
+    monkeypatch.setattr(recipes, "tunings", lambda: ["study"])
+    first, rest = tune.arms("study")
+    assert list(first) == ["ANN", "SNN", "BinWSNN-ConnS", "linear", "BinWSNN-ConnS random-readout"]
+    assert {*first, *rest} == set(tune.TABLE1) and not first.keys() & rest.keys() and tune.arms("mini") == [dict.fromkeys(tune.TABLE1, 0.5)]
+    tune.main(["--profile", "study", "--primary"])
+    begun = recipes.read("study")
+    assert begun["choices"].keys() == first.keys() and "for every arm" in begun["budget"]
+    fake.clear()
+    tune.main(["--profile", "study", "--notebook", "02"])
+    whole, grid = recipes.read("study"), pd.read_csv(recipes.folder("study") / "grid.csv")
+    assert {arm: whole["choices"][arm] for arm in first} == begun["choices"] and whole["choices"].keys() == set(tune.TABLE1)
+    assert not {e.key for e in fake} & set(grid[grid.arm.isin(list(first))].key), "the claims' rows are not trained again"
+    assert len(set(Counter(grid[grid.arm.isin(list(rest))].arm).values())) == 1
+    with pytest.raises(ValueError, match="grid.csv has the other rows, too, and --primary would lose them: leave it out"):
+        tune.main(["--profile", "study", "--primary"])
+
+
+@pytest.mark.parametrize("words", [["--profile", "mini", "--primary"], ["--profile", "study", "--notebook", "08", "--primary"]])
+def test_rows_that_are_searched_together_are_not_parted(words):
+    with pytest.raises(ValueError, match="--primary is for 02 of study: other rows are searched together"):
+        tune.main(words)
+
+
+def test_groups_with_other_budgets_say_each_its_own():
+    """By hand: a has 7 candidates, 3 of them with two more seeds; b has 6 and 1."""
+    lines = [("a", 1000)] * 7 + [(arm, seed) for arm, n in (("a", 3), ("b", 1)) for seed in (1001, 1002) for _ in range(n)] + [("b", 1000)] * 6
+    first, second = tune._budgets(pd.DataFrame(lines, columns=["arm", "seed"]))
+    assert first.startswith("7 candidates of one seed for each of a: Adam") and first.endswith("then 1 more rates around the best of each scale; the best 3 with 2 more seeds")
+    assert second.startswith("6 candidates of one seed for each of b: ") and second.endswith("then 0 more rates around the best of each scale; the best 1 with 2 more seeds")
+
+
+@pytest.mark.parametrize(("profile", "stop"), [("mini", 2), ("study", 5), ("study", 6)])  # 5 is the second group's first round
+def test_a_search_that_is_broken_off_leaves_its_rounds_for_another_machine(fake, monkeypatch, profile, stop):
+    """Stopped in whatever round, of whatever group: begun.csv has all that were done, no grid and no choices stand; it goes on there."""
+    import sltlib.engine.run
+
+    monkeypatch.setattr(recipes, "tunings", lambda: [profile])
+    honest, calls = sltlib.engine.run.run, []
+
+    def run(experiments):
+        calls.append(len(experiments))
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+        return honest(experiments)
+
+    monkeypatch.setattr("sltlib.engine.run.run", run)
+    with pytest.raises(KeyboardInterrupt):
+        tune.main(["--profile", profile, "--notebook", "02"])
+    folder, done = recipes.folder(profile), {e.key for e in fake}
+    assert [path.name for path in folder.iterdir()] == [candidates.BEGUN]
+    assert set(pd.read_csv(folder / candidates.BEGUN).key) == done == candidates.scores().keys()
+    first = set(tune.arms(profile)[0])
+    assert (set(pd.read_csv(folder / candidates.BEGUN).arm) == first) == (stop < 6), "where the second group begins"
+    fake.clear()
+    monkeypatch.setattr("sltlib.engine.run.run", honest)
+    tune.main(["--profile", profile, "--notebook", "02"])
+    assert sorted(path.name for path in folder.iterdir()) == ["choices.json", "grid.csv"]
+    assert fake and not {e.key for e in fake} & done
+    assert set(pd.read_csv(folder / "grid.csv").key) == done | {e.key for e in fake}
+
+
+def test_the_claims_rows_searched_again_lose_nothing_that_was_begun(fake, monkeypatch, tmp_path):
+    """The rest was stopped in its second round; --primary finds its own rows done, and the others' candidates stay."""
+    import sltlib.engine.run
+
+    monkeypatch.setattr(recipes, "tunings", lambda: ["study"])
+    tune.main(["--profile", "study", "--primary"])
+    honest, calls = sltlib.engine.run.run, []
+
+    def run(experiments):
+        calls.append(experiments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return honest(experiments)
+
+    monkeypatch.setattr("sltlib.engine.run.run", run)
+    with pytest.raises(KeyboardInterrupt):
+        tune.main(["--profile", "study"])
+    begun = candidates.scores().keys()
+    assert {e.key for e in calls[0]} <= begun
+    tune.main(["--profile", "study", "--primary"])
+    assert candidates.scores().keys() == begun and len(calls) == 2
+
+
+def test_a_score_that_was_known_stays_where_the_training_fails_now(tmp_path):
+    known = pd.DataFrame({"arm": ["a", "b"], "key": ["1a", "2b"], "val_accuracy": [50.0, math.nan]})
+    candidates.keep(tmp_path, known)
+    candidates.keep(tmp_path, known.assign(val_accuracy=[math.nan, 60.0]))
+    assert pd.read_csv(tmp_path / candidates.BEGUN).set_index("arm").val_accuracy.to_dict() == {"a": 50, "b": 60}
+
+
 def test_a_profile_without_a_tuning_of_its_own_says_so():
     with pytest.raises(ValueError, match="every notebook of smoke reads another's recipes: choose --notebook from 02, 03"):
         tune.main(["--profile", "smoke"])
@@ -146,9 +239,9 @@ def test_a_profile_without_a_tuning_of_its_own_says_so():
 def test_a_profile_tunes_what_its_notebooks_read_of_their_own(fake, monkeypatch):
     """The study's sweeps are of mini's networks and read mini's recipes: they are tuned once, there."""
     done = []
-    monkeypatch.setattr(tune, "search", lambda profile, notebook, *rest: done.append(notebook))
+    monkeypatch.setattr(tune, "search", lambda profile, notebook, *rest, **more: done.append(notebook))
     monkeypatch.setattr(tune, "about", lambda *rest: {"choices": {}})
-    monkeypatch.setattr(tune, "_write", lambda *rest: None)
+    monkeypatch.setattr(tune.candidates, "write", lambda *rest: None)
     tune.main(["--profile", "study"])
     assert done == [tune.IMAGES, tune.TRANSFORMER]
     for notebook in (tune.IMAGES, tune.SWEEP, tune.EVENT):

@@ -69,6 +69,12 @@ class Result:
         """Whether it came from a pack that left its ticket out."""
         return TICKET in json.loads((self.path / MANIFEST).read_text(encoding="utf-8")).get("apart", ())
 
+    @property
+    def network_hash(self) -> str | None:
+        """The sha256 of the file of its ticket or trained weights, also where a pack left that out; None where there is none."""
+        manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        return (manifest["files"] | manifest.get("apart", {})).get(TICKET)
+
     def ticket(self):
         """The found `Ticket`; ValueError where the experiment was no search, or where it came from a pack without tickets."""
         if self.ticket_path is None:

@@ -86,11 +86,14 @@ def _list(name, value, default):
 def _recipes(name, default):
     """Problems of a tuning's name: there is none, or it lacks arms that the notebook's own has."""
     try:
-        arms, mine = (recipes.arms(recipes.recipes(n)) for n in (name, default))
+        missing = recipes.lacking(name, default)
     except ValueError as error:
         return [f"recipes={shown(name)}: {error}"]
-    missing = sorted(mine.keys() - arms.keys())
-    return [f"recipes={shown(name)} has none for {missing[0]}: give one such as {default!r}"] if missing else []
+    if not missing:
+        return []
+    words = f"{missing[0]} and {len(missing) - 1} more" if missing[1:] else missing[0]
+    alike = name.partition("-")[2] == default.partition("-")[2]  # else its search has no such arms
+    return [f"recipes={shown(name)} has none for {words}: {f'{recipes.how(name)} searches them, or ' if alike else ''}give one such as {default!r}"]
 
 
 def together(values):

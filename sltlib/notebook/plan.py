@@ -26,9 +26,10 @@ from sltlib.engine import commands
 from sltlib.engine.queue import cost
 from sltlib.engine.run import claim, run
 from sltlib.engine.store import BrokenResult, Store
-from sltlib.notebook import parameters, profiles
+from sltlib.notebook import parameters, profiles, recipes
 from sltlib.notebook.pipeline import resolve
 
+READING, READINGS = "model", ("arithmetic", "zeros skipped", "integer", "memory")  # notebook 05's of one network, and their column
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -47,18 +48,25 @@ def experiments(profile: str, notebook: str) -> list:
 def primary(profile: str, notebook: str) -> list:
     """[(columns and values, seed, Experiment)] of what the claims need of a notebook, in their order.
 
-    What a claim compares and the profile leaves out is not among them. Raises ValueError as the notebook's own check does.
+    What a claim compares and the profile leaves out is not among them. Raises ValueError as the notebook's own check does,
+    but for rows without a recipe that no claim needs. A claim on energies names a reading of a network, which is no other training.
     """
-    wanted = []
+    wanted, values = [], profiles.settings(profile, notebook)
     for each in claims.load().values():
         wanted += [point for point in compared.needs(each, notebook) if point not in wanted]
-    named = declared(notebook, profiles.settings(profile, notebook))[1] if wanted else {}
-    return [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
+    with recipes.partly():
+        named = declared(notebook, values)[1] if wanted else {}
+    found = [(point, key[-1], e) for point in wanted for key, e in named.items() if _is(key, point)]
+    for point, _, e in found:
+        if any(each.lr == recipes.UNTUNED["lr"] for each in with_sources([e]).values()):
+            name = values["recipes"]
+            raise ValueError(f"{notebook}: recipes={name!r} has none for {point['row']}, or for what it starts from: {recipes.how(name)} searches them")
+    return found
 
 
 def _is(key, point):
     """Whether (row, value, ..., seed) is what a claim names by its columns."""
-    more = [value for name, value in point.items() if name != "row"]
+    more = [value for name, value in point.items() if name != "row" and not (name == READING and value in READINGS)]
     return key[0] == point["row"] and all(any(compared.same(own, value) for own in key[1:-1]) for value in more)
 
 

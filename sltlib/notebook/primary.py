@@ -3,7 +3,8 @@
 A notebook of the study trains hundreds of networks, and its claim compares a few of them. `train --primary` trains these
 alone, and here they are judged as the notebook will judge them. What the verdict rests on is left where the notebook will
 leave its own: table.csv with a line a training, predictions.safetensors, curves.csv, and metrics.json, which says that the claim's
-rows are all there is. A notebook that has run is never touched.
+rows are all there is. A claim on energies is judged by what the stored networks do on the test images; energies.csv keeps what was
+read of them, for a store that has the numbers without the networks (`unpack`). A notebook that has run is never touched.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from sltlib import claims, compared, convergence, predictions
 from sltlib.base import files, paths
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
+
+ENERGY = "nJ"  # a column of notebook 05's table
+ENERGIES = "energies.csv"  # what was read of which networks: a pack has none, and reading them again would need to train them
+MEASURES = ("test_accuracy", ENERGY)
 
 
 def has_run(folder) -> bool:
@@ -35,17 +40,24 @@ def write(profile: str, notebook: str, store=None) -> int:
     stored = {e.key: store.get(e) for *_, e in wanted}
     seeds = {seed for _, seed, _ in wanted} - {seed for _, seed, e in wanted if stored[e.key] is None}
     lines, right, machines = {}, {}, set()
+    folder = outputs.folder(profile, notebook)
+    known = _energies(folder)
     for point, seed, e in wanted:
         if seed in seeds:
             result = stored[e.key]
             measured = {name: result.metrics[name] for name in ("test_accuracy", "val_accuracy")}
+            if point.get(plan.READING) in plan.READINGS:
+                measured[ENERGY] = nanojoules(result, point[plan.READING], known)
+                print(f"{notebook}: energy of {point['row']}, seed {seed}: {measured[ENERGY]:g} nJ", flush=True)
             lines[json.dumps([point, seed])] = point | {"seed": seed} | measured | {"key": e.key}
             right[e.key] = result.predictions()
             machines.add(_machine(result.provenance))
-    folder = outputs.folder(profile, notebook)
     if not lines:
         forget(folder)
         return 0
+    if mine := {what: value for what, value in known.items() if what[0] in stored}:
+        text = pandas.DataFrame([(*what, value) for what, value in sorted(mine.items())], columns=["key", plan.READING, "network", "numbers", ENERGY])
+        files.write(folder / ENERGIES, text.to_csv(index=False, lineterminator="\n"))
     settings = profiles.settings(profile, notebook)
     about = {claims.ALONE: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
     files.write(folder / predictions.FILE, predictions.pack(right))
@@ -53,6 +65,30 @@ def write(profile: str, notebook: str, store=None) -> int:
     files.write(folder / "table.csv", outputs.table_text(pandas.DataFrame(lines.values())))
     files.write(folder / "metrics.json", outputs.metrics_text(about))
     return len(seeds)
+
+
+def nanojoules(result, reading: str, known: dict) -> float:
+    """The energy of an inference of a stored network in nJ, the mean over the test images, as notebook 05 reads it.
+
+    known : {(key, reading, hash of the network, `energy.NUMBERS`): nJ} of what was read before; it grows. ValueError where
+    the result is none of them and was stored without its network.
+    """
+    import torch
+
+    from sltlib import energy, train
+
+    what = (result.key, reading, result.network_hash, energy.NUMBERS)
+    if what not in known:
+        loaded = train.data_of(result.experiment)
+        counts = energy.count(result.network(), train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
+        known[what] = float(f"{energy.energy(counts, reading).loc['total', 'pj'] / 1000:.6g}")
+    return known[what]
+
+
+def _energies(folder):
+    """What `nanojoules` read in earlier calls."""
+    lines = compared.records(folder / ENERGIES) if (folder / ENERGIES).is_file() else []
+    return {(line["key"], line[plan.READING], line["network"], int(line["numbers"])): line[ENERGY] for line in lines}
 
 
 def forget(folder) -> None:
@@ -76,8 +112,8 @@ def main(argv=None) -> int:
         own = [claim for claim in claims.load().values() if compared.needs(claim, notebook)]
         if not own or has_run(outputs.folder(profile, notebook)):
             continue
-        if any(claim.measure != "test_accuracy" for claim in own if claim.notebook == notebook):
-            print(f"{notebook}: its claim is on more than accuracies, so run it: `python -m sltlib figure {notebook[:2]} --profile {profile}`")
+        if any(claim.measure not in MEASURES for claim in own if claim.notebook == notebook):
+            print(f"{notebook}: its claim is on more than is stored, so run it: `python -m sltlib figure {notebook[:2]} --profile {profile}`")
             continue
         try:
             count = write(profile, notebook)

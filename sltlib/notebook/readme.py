@@ -212,10 +212,10 @@ def main(argv=None):
         data, draw = made
         if not path.is_file() or path.read_text(encoding="utf-8") != data:
             stale[path] = data
-            if check:
-                print(f"{path} does not show the committed results: run `python -m sltlib readme`", file=sys.stderr)
-            else:
+            words = "does not show the committed results: run `python -m sltlib readme`" if check else "made anew"
+            print(f"{path} {words}", file=sys.stderr if check else sys.stdout)
+            if not check:
                 files.write(path, data)
-                draw()
-                print(f"{path.name}: its picture is drawn anew")
+        if not check:  # also of the same data: the drawing may have changed
+            draw()
     return int(check and bool(stale))

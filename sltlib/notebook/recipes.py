@@ -5,6 +5,8 @@ A name is a profile's, "mini", followed by a notebook's number where that has a 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import json
 import math
 
@@ -13,6 +15,8 @@ from sltlib.base.words import close, shown
 from sltlib.table1 import TICKETS
 
 NAMES = ("optimizer", "lr", "logit_scale")  # what a recipe sets of an Experiment
+UNTUNED = {"optimizer": "adam", "lr": 2.0**-1000, "logit_scale": 1.0}  # stands for a recipe inside `partly`; nobody trains it
+_partly = contextvars.ContextVar("partly", default=False)
 AT = " at "  # "BinWSNN-ConnS at 0.8": the arm as tuned at that sparsity
 
 
@@ -29,11 +33,31 @@ def tunings() -> list[str]:
 def read(name: str) -> dict:
     """A tuning's choices.json: settings, budget and choices. ValueError where there is none of this name."""
     if name not in tunings():
-        profile, _, number = str(name).partition("-")
-        more = f" --notebook {number}" if number else ""
-        raise ValueError(f"no recipes for {shown(name)}{close(name, tunings())}: "
-                         f"`python -m sltlib tune --profile {shown(profile)[1:-1]}{shown(more)[1:-1]}` searches them")  # fmt: skip
+        raise ValueError(f"no recipes for {shown(name)}{close(name, tunings())}: {how(name)} searches them")
     return json.loads((folder(name) / "choices.json").read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def partly():
+    """Inside, an arm that a tuning does not have yet, and another has, has the recipe UNTUNED: for a plan that takes what is tuned."""
+    before = _partly.set(True)
+    try:
+        yield
+    finally:
+        _partly.reset(before)
+
+
+def lacking(name: str, model: str) -> list[str]:
+    """The arms of the tuning `model` that the tuning `name` lacks; [] inside `partly`. ValueError where one of them has not run."""
+    mine, wanted = (arms(recipes(n)).keys() for n in (name, model))
+    return [] if _partly.get() else sorted(wanted - mine)
+
+
+def how(name: str) -> str:
+    """The command that searches a tuning."""
+    profile, _, number = str(name).partition("-")
+    more = f" --notebook {number}" if number else ""
+    return f"`python -m sltlib tune --profile {shown(profile)[1:-1]}{shown(more)[1:-1]}`"
 
 
 def recipes(name: str) -> dict:
@@ -79,6 +103,8 @@ def recipe(name: str, arm: str, sparsity: float | None = None) -> dict:
     Raises ValueError naming an unknown arm, or a missing sparsity.
     """
     known = arms(recipes(name))
+    if arm not in known and _partly.get() and any(arm in arms(recipes(other)) for other in tunings()):
+        return dict(UNTUNED)
     if arm not in known:
         raise ValueError(f"recipes {name!r} have no arm {shown(arm)}{close(arm, known)}")
     tuned = known[arm]

@@ -4,9 +4,10 @@
 under results/tuning/<name>/: grid.csv (every candidate and its validation accuracy) and choices.json (the
 best of each arm, which the notebooks read). Nothing here looks at the test split, and the tuning seeds are not
 those of the reported runs. Trainings are stored, and what a committed grid.csv has under the key of a training is
-not trained again: a search that was interrupted, or widened, goes on where it stopped. `--anew` believes no file.
+not trained again: a search that was interrupted, or widened, goes on where it stopped, and begun.csv, which stands beside
+these files until a search has ended, takes it to another machine. `--anew` believes no file.
 
-Every arm has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
+Every arm (of a group, where a notebook's are searched in groups) has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
 around the best one of each scale of the logits. That round is repeated, for all arms, while any arm's best is at the
 lowest or highest rate that it tried. Then the best three of every arm are trained with two more seeds, and the mean
 decides: the best of many single trainings is often only a lucky one. Where the mean moved a choice to an end of what
@@ -21,10 +22,10 @@ import sys
 
 import pandas
 
-from sltlib import standard, table2
+from sltlib import claims, compared, standard, table2
 from sltlib.base import files
 from sltlib.experiment import FIELDS
-from sltlib.notebook import profiles, recipes
+from sltlib.notebook import candidates, profiles, recipes
 from sltlib.table1 import ROWS, TICKETS, row
 
 # The notebooks with rows of their own.
@@ -37,6 +38,8 @@ RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at 
 ROUNDS = (2, 3)  # at least, at most
 # Where a whole training of every candidate takes too long, all arms alike are tuned on less: of a profile, or of one tuning.
 SMALLER = {"study": dict(train_images=9000, epochs=3), "mini-08": dict(train_images=4000)}
+# Where even that takes a day: the rows of 02 that a claim compares are a group of their own, searched before all others.
+CLAIMED_FIRST = ("study",)
 CONTROLS = ("random-readout", "random-trained")
 # The rows that are tuned, by notebook; a row more is a word more. Those of SWEPT at every sparsity of 03.
 SWEPT = (
@@ -83,7 +86,7 @@ def reduced(profile, notebook=IMAGES):
 
 
 def arms(profile, notebook=IMAGES):
-    """Groups of {arm: its sparsity}; those of a later group start from what an earlier one chose."""
+    """Groups of {arm: its sparsity}, searched one after the other: the steps of transformers start from what was chosen before."""
     found = settings(profile, notebook)
     if notebook == TRANSFORMER:
         return [dict.fromkeys(group, found["sparsity"]) for group in table2.TUNED]
@@ -94,7 +97,11 @@ def arms(profile, notebook=IMAGES):
         names, points = dict.fromkeys((*PRUNED, *RIVALS, *found["rivals"])), [standard.after(n) for n in found["rounds"]]
         at = {f"{arm}{recipes.AT}{sparsity:.4g}": sparsity for sparsity in points for arm in names}
         return [dict.fromkeys(("SNN", "ANN", "linear"), 0.0) | at]
-    return [dict.fromkeys(TABLE1, found["sparsity"])]
+    every = dict.fromkeys(TABLE1, found["sparsity"])
+    if profile not in CLAIMED_FIRST:
+        return [every]
+    claimed = {point["row"] for claim in claims.load().values() for point in compared.needs(claim, IMAGES)}
+    return [{arm: every[arm] for arm in every if (arm in claimed) == first} for first in (True, False)]
 
 
 def judge(notebook, found, arm, sparsity, recipe, seed, chosen=None):
@@ -175,33 +182,31 @@ def bare(choices):
     return {arm: {name: found[name] for name in recipes.NAMES} for arm, found in choices.items()}
 
 
-def search(profile, notebook, known=None, say=print):
+def search(profile, notebook, known=None, say=print, keep=None, groups=None):
     """Search the recipes of a notebook's arms, group after group; the table of all candidates, with their rounds.
 
-    known : {key: validation accuracy} of trainings that need not be done again.
+    known : {key: validation accuracy} of trainings that need not be done again. keep(table) is called
+    after every round with its candidates. groups : how many of the groups; None for all.
     """
-    done, found = [], reduced(profile, notebook)
-    for group in arms(profile, notebook):
+    done, found, name = [], reduced(profile, notebook), name_of(profile, notebook)
+    for group in arms(profile, notebook)[:groups]:
         chosen = bare(best(pandas.concat(done))) if done else None
-        make = functools.partial(_made, notebook, found, group, chosen)
-        done.append(_searched(list(group), make, known or {}, lambda words: say(f"{name_of(profile, notebook)}: {words}")))
+        done.append(_searched(notebook, found, group, chosen, known or {}, lambda words: say(f"{name}: {words}"), keep or (lambda table: None)))
     return pandas.concat(done, ignore_index=True)
 
 
-def _made(notebook, found, group, chosen, arm, recipe, seed):
-    return judge(notebook, found, arm, group[arm], recipe, seed, chosen)
-
-
-def _searched(group, make, known, say):
-    """The candidates of one group of arms; make(arm, recipe, seed) is an Experiment."""
+def _searched(notebook, found, group, chosen, known, say, keep):
+    """The candidates of one group of arms, {arm: its sparsity}."""
     table = None
 
     def train(words, candidates, seeds):
         nonlocal table
-        pairs = [(arm, make(arm, recipe, seed)) for arm in group for recipe in candidates(arm) for seed in seeds]
+        wanted = [(arm, recipe, seed) for arm in group for recipe in candidates(arm) for seed in seeds]
+        pairs = [(arm, judge(notebook, found, arm, group[arm], recipe, seed, chosen)) for arm, recipe, seed in wanted]
         say(f"{words}, {len(group)} arms, {len(pairs)} trainings")
         part = trained(pairs, list(recipes.NAMES), known)
         part.insert(1, "round", 1 if table is None else table["round"].max() + 1)
+        keep(part)
         table = part if table is None else pandas.concat([table, part], ignore_index=True)
 
     train("round 1", lambda arm: first_round(), SEEDS[:1])
@@ -213,15 +218,6 @@ def _searched(group, make, known, say):
         train("a round more, for an edge", lambda arm: next_round(table, arm), SEEDS[:1])
         train("the best one left, again", lambda arm: finalists(table, arm, 1), SEEDS[1:])
     return table
-
-
-def scores():
-    """{key: validation accuracy} of every training that a committed grid.csv tells of."""
-    found = {}
-    for path in sorted(recipes.folder("").glob("*/grid.csv")):
-        table = pandas.read_csv(path).dropna(subset=["key", "val_accuracy"])
-        found |= dict(zip(table.key, table.val_accuracy, strict=True))
-    return found
 
 
 def trained(pairs, columns, known=None):
@@ -249,16 +245,26 @@ def trained(pairs, columns, known=None):
 
 def about(profile, notebook, table):
     """What choices.json holds: the settings, the budget of every arm in words, and each arm's choice."""
-    each = len(table[table.seed == SEEDS[0]]) // len(set(table.arm))
-    more, again = each - len(RATES) * len(SCALES), len(table[table.seed == SEEDS[1]]) // len(set(table.arm))
     return {
         "settings": reduced(profile, notebook),
-        "budget": f"{each} candidates of one seed for every arm: Adam at {len(RATES)} learning rates ({', '.join(map(str, RATES))}) "
-        f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {more} more rates around the best of each scale; the best {again} "
-        f"with {len(SEEDS) - 1} more seeds",
+        "budget": "; ".join(_budgets(table)),
         "at_edge": at_edge(table),
         "choices": best(table),
     }
+
+
+def _budgets(table):
+    """What every arm had, in words; and which arms where that differs."""
+    found = {}
+    for arm, part in table.groupby("arm", sort=False):
+        found.setdefault(tuple(int((part.seed == seed).sum()) for seed in SEEDS[:2]), []).append(arm)
+    for (each, again), names in found.items():
+        whose = "every arm" if len(found) == 1 else f"each of {', '.join(names)}"
+        yield (
+            f"{each} candidates of one seed for {whose}: Adam at {len(RATES)} learning rates ({', '.join(map(str, RATES))}) "
+            f"and logit scales {', '.join(f'{s:g}' for s in SCALES)}, then {each - len(RATES) * len(SCALES)} more rates around the best of each "
+            f"scale; the best {again} with {len(SEEDS) - 1} more seeds"
+        )
 
 
 # --- the sizes, and the command ----------------------------------------------------------------
@@ -285,38 +291,45 @@ def sizes(profile, notebook=IMAGES):
 
 
 def main(argv=None):
-    """`python -m sltlib tune [--profile mini] [--notebook 06] [--sizes] [--anew]`."""
+    """`python -m sltlib tune [--profile mini] [--notebook 06] [--primary] [--sizes] [--anew]`."""
     parser = argparse.ArgumentParser(prog="python -m sltlib tune", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="mini", help="whose settings to tune for (default: mini)")
     words = f"whose rows: {', '.join(n[:2] for n in NOTEBOOKS)} (default: those that read a tuning of their own)"
     parser.add_argument("--notebook", metavar="NUMBER", help=words)
+    words = f"of 02 in {', '.join(CLAIMED_FIRST)}: only the rows that the claims compare; the same command without it goes on with the others"
+    parser.add_argument("--primary", action="store_true", help=words)
     parser.add_argument("--sizes", action="store_true", help="train the sizes in sizes.csv again instead")
     parser.add_argument("--anew", action="store_true", help="train what a committed grid.csv holds already, too")
     given = parser.parse_args(argv)
     there = [name for name in NOTEBOOKS if name in profiles.blocks(given.profile)]
-    reads = {name: profiles.settings(given.profile, name)["recipes"] for name in there}
-    own = [name for name in there if reads[name] == name_of(given.profile, name)]
+    own = [name for name in there if profiles.settings(given.profile, name)["recipes"] == name_of(given.profile, name)]
     chosen = [name for name in there if given.notebook in (name, name[:2])] if given.notebook else own
     if not chosen:
         what = f"no rows of {given.notebook!r} in {given.profile}" if given.notebook else f"every notebook of {given.profile} reads another's recipes"
         raise ValueError(f"{what}: choose --notebook from {', '.join(n[:2] for n in there)}")
+    if given.primary:
+        chosen, grid = [name for name in chosen if name == IMAGES], recipes.folder(name_of(given.profile)) / candidates.GRID
+        if given.profile not in CLAIMED_FIRST or not chosen:
+            raise ValueError(f"--primary is for 02 of {', '.join(CLAIMED_FIRST)}: other rows are searched together, so leave it out")
+        if grid.is_file() and set(pandas.read_csv(grid).arm) - set(arms(given.profile)[0]):
+            raise ValueError(f"{grid} has the other rows, too, and --primary would lose them: leave it out")
     for notebook in chosen:
         place = recipes.folder(name_of(given.profile, notebook))
         if given.sizes:
             if given.notebook or (place / "sizes.csv").is_file():
                 columns, pairs = sizes(given.profile, notebook)
                 table = trained(pairs, columns)
-                _write(table, place / "sizes.csv")
+                candidates.write(table, place / "sizes.csv")
                 print(table.drop(columns=["seed", "key"]).to_string(index=False))
             continue
-        table = search(given.profile, notebook, {} if given.anew else scores())
+        if given.anew:
+            (place / candidates.BEGUN).unlink(missing_ok=True)
+        keep, groups = functools.partial(candidates.keep, place), 1 if given.primary else None
+        table = search(given.profile, notebook, {} if given.anew else candidates.scores(), keep=keep, groups=groups)
         found = about(given.profile, notebook, table)
-        _write(table, place / "grid.csv")
+        candidates.write(table, place / candidates.GRID)
         files.write(place / "choices.json", json.dumps(found, indent=1) + "\n")
+        candidates.ended(place, whole=not given.primary)
         for arm, choice in found["choices"].items():
             edge = "  (at the edge of what was tried)" if arm in found["at_edge"] else ""
             print(f"{arm:40} lr={choice['lr']:<7g} logit_scale={choice['logit_scale']:<3g} validation {choice['val_accuracy']:.2f} %{edge}")
-
-
-def _write(table, path):
-    files.write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.8g"))
