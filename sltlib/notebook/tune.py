@@ -7,11 +7,11 @@ those of the reported runs. Trainings are stored, and what a committed grid.csv 
 not trained again: a search that was interrupted, or widened, goes on where it stopped, and begun.csv, which stands beside
 these files until a search has ended, takes it to another machine. `--anew` believes no file.
 
-Every arm (of a group, where a notebook's are searched in groups) has the same number of candidates in the same rounds: first a coarse grid, then two more learning rates
-around the best one of each scale of the logits. That round is repeated, for all arms, while any arm's best is at the
-lowest or highest rate that it tried. Then the best three of every arm are trained with two more seeds, and the mean
-decides: the best of many single trainings is often only a lucky one. Where the mean moved a choice to an end of what
-was tried, all arms get one round more, and the best candidate left of each arm those seeds.
+Every arm of a group has the same number of candidates in the same rounds, and most notebooks' arms are one group. First
+a coarse grid, then two more learning rates around the best one of each scale of the logits. That round is repeated, for
+all arms, while any arm's best is at the lowest or highest rate that it tried. Then the best three of every arm are trained
+with two more seeds, and the mean decides: the best of many single trainings is often only a lucky one. Where the mean moved
+a choice to an end of what was tried, all arms get one round more, and the best candidate left of each arm those seeds.
 """
 
 import argparse
@@ -199,9 +199,9 @@ def _searched(notebook, found, group, chosen, known, say, keep):
     """The candidates of one group of arms, {arm: its sparsity}."""
     table = None
 
-    def train(words, candidates, seeds):
+    def train(words, tried, seeds):
         nonlocal table
-        wanted = [(arm, recipe, seed) for arm in group for recipe in candidates(arm) for seed in seeds]
+        wanted = [(arm, recipe, seed) for arm in group for recipe in tried(arm) for seed in seeds]
         pairs = [(arm, judge(notebook, found, arm, group[arm], recipe, seed, chosen)) for arm, recipe, seed in wanted]
         say(f"{words}, {len(group)} arms, {len(pairs)} trainings")
         part = trained(pairs, list(recipes.NAMES), known)
