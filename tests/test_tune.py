@@ -405,6 +405,15 @@ def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(name):
     assert {arm for arm, _ in pairs} == {"linear", "SNN", "BinWSNN-ConnS"}
 
 
+def test_the_page_counts_the_arms_and_trainings_of_the_committed_grids():
+    text = " ".join((paths.ROOT / "results/tuning/README.md").read_text().split())
+    size = {name: (len(set(grid.arm)), len(grid)) for name in COMMITTED for grid in [pd.read_csv(recipes.folder(name) / "grid.csv")]}
+    assert size["mini"] == size["mini-06"] and "`mini` and `mini-06` {} arms with {} trainings each".format(*size["mini"]) in text
+    for name in ("mini-03", "mini-09", "mini-08"):
+        assert "`{}` {} arms with {}".format(name, *size[name]) in text
+    assert "`study` has the five arms that claims compare, with {} trainings".format(size["study"][1]) in text and size["study"][0] == 5
+
+
 def test_recipes_name_every_arm_and_what_to_do_without():
     found = recipes.recipes("mini")
     assert {*ROWS, "linear"} <= set(found)
