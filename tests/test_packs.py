@@ -8,7 +8,7 @@ import pytest
 
 from sltlib import Experiment, run
 from sltlib.__main__ import main
-from sltlib.engine.packs import pack, unpack
+from sltlib.engine.packs import pack, packed, unpack
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import sharing
 
@@ -154,11 +154,32 @@ def test_the_commands(full, tmp_path, monkeypatch, capsys):
     assert main(["pack", str(tmp_path / "b.zip"), "--profile", "smoke", "--notebook", "01"]) == 1
     assert "has no such results: nothing is written" in capsys.readouterr().err and not (tmp_path / "b.zip").exists()
     made = {e.key: e for e in (full.read(key).experiment for key in full.keys())}
-    parts = [("01_first_ticket", made, ""), ("02_table1_cnn", {}, "not ready: no recipes")]
-    monkeypatch.setattr(sharing.plan, "ready", lambda profile, only: parts)
-    assert main(["pack", str(tmp_path / "c.zip"), "--profile", "smoke"]) == 0
+    first, second = made.values()
+
+    def ready(profile, name, claimed=False):  # 02 has recipes for what a claim compares, 03 no data, 07 no recipe and no claim
+        if name == "01_first_ticket":
+            yield name, {first.key: first}, ""
+        elif name == "02_table1_cnn" and claimed:
+            yield name, {second.key: second}, ""
+        elif name == "07_patch_tickets" and claimed:
+            yield name, {}, ""
+        else:
+            raise ValueError(f"{name}: not here,\nand why")
+
+    monkeypatch.setattr(sharing.plan, "ready", ready)
+    monkeypatch.setattr(sharing.plan, "notebooks", lambda profile, only: ["01_first_ticket", "02_table1_cnn", "03_reward1_sparsity", "07_patch_tickets"])
+    file = tmp_path / "c.zip"
+    assert main(["pack", str(file), "--profile", "smoke"]) == 0
     said = capsys.readouterr()
-    assert "2 of 2 results" in said.out and said.err == "02_table1_cnn is left out: not ready: no recipes\n"
+    assert "2 of 2 results" in said.out and said.err.splitlines() == [
+        "02_table1_cnn: only what the claims need of it: not here, and why",
+        f"03_reward1_sparsity is left out, but for what {file} has of it: not ready: not here, and why",
+        f"07_patch_tickets is left out, but for what {file} has of it: not ready: not here, and why",
+    ]
+    monkeypatch.setattr(sharing.plan, "notebooks", lambda profile, only: ["03_reward1_sparsity"])
+    assert main(["pack", str(file), "--profile", "smoke"]) == 0 and packed(file) == made.keys(), "nothing that it held is lost"
+    file.write_bytes(b"no zip")
+    assert main(["pack", str(file), "--profile", "smoke"]) == 1 and "is no pack of results" in capsys.readouterr().err
     monkeypatch.setenv("SLT_STORE", str(tmp_path / "other"))
     assert main(["unpack", str(tmp_path / "a.zip")]) == 0
     assert "2 results taken, 0 stood already" in capsys.readouterr().out

@@ -49,6 +49,15 @@ def pack(store: Store, keys, path: Path, tickets: bool = False) -> int:
     return len(keys)
 
 
+def packed(path: Path) -> set[str]:
+    """The keys of the results that a file holds; ValueError where it is no pack."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.partition("/")[0] for name in archive.namelist()}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is no pack of results ({error}): `python -m sltlib pack` writes them") from None
+
+
 def unpack(store: Store, path: Path, say=print) -> tuple[int, int]:
     """Take what a pack holds into a store that lacks it; (how many were new, how many stood already).
 

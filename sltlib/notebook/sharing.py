@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sltlib.engine.packs import pack, unpack
+from sltlib.engine.packs import pack, packed, unpack
 from sltlib.engine.store import Store
 from sltlib.notebook import plan
 
@@ -25,11 +25,7 @@ def pack_main(argv=None) -> int:
     keys = store.keys()
     words = ""
     if args.profile:
-        every = {}
-        for name, own, why in plan.ready(args.profile, args.notebook):
-            every |= own
-            if why:
-                print(f"{name} is left out: {why}", file=sys.stderr)
+        every = _wanted(args.profile, args.notebook, args.file)
         keys = [key for key in keys if key in every]
         words = f" of {len(every)}"
     if not keys:
@@ -37,6 +33,31 @@ def pack_main(argv=None) -> int:
     count = pack(store, keys, args.file, args.tickets)
     print(f"{args.file}: {count}{words} results, {args.file.stat().st_size / 1e6:.2f} MB")
     return 0
+
+
+def _wanted(profile, only, file):
+    """The keys of what a profile, or one notebook of it, trains; of a notebook that is not ready those that the claims need.
+
+    Where not even these are known, without the data or a recipe, what the file has already stays among them.
+    """
+    every, short = set(), False
+    for name in plan.notebooks(profile, only):
+        for first in (False, True):
+            try:
+                ((_, own, _),) = plan.ready(profile, name, first)
+            except ValueError as error:
+                why = " ".join(str(error).removeprefix(f"{name}: ").split())
+                continue
+            if first and not own:  # no claim needs any of it
+                continue
+            every |= own.keys()
+            if first:
+                print(f"{name}: only what the claims need of it: {why}", file=sys.stderr)
+            break
+        else:
+            short = True
+            print(f"{name} is left out, but for what {file} has of it: not ready: {why}", file=sys.stderr)
+    return every | (packed(file) if short and file.is_file() else set())
 
 
 def unpack_main(argv=None) -> int:
