@@ -210,6 +210,23 @@ def test_a_claim_on_energies_is_judged_by_what_the_stored_networks_do(tmp_path, 
         primary.write("smoke", ENERGY, other)  # of another network under the same key
 
 
+def test_energies_are_read_while_the_networks_are_there(tmp_path, monkeypatch):
+    """One machine trains the tickets of a seed, another the dense network: the first leaves what only it can read."""
+    wanted = plan.primary("smoke", ENERGY)
+    (dense,), (ticket,) = ([e for point, seed, e in wanted if (point["row"], seed) == (row, 0)] for row in ("ANN", "BinWSNN-ConnS"))
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    run([ticket], backend="inline", store=one)
+    folder = outputs.folder("smoke", ENERGY)
+    assert primary.write("smoke", ENERGY, one) == 0 and [path.name for path in folder.iterdir()] == [primary.ENERGIES]
+    packs.pack(one, [ticket.key], tmp_path / "pack.zip")
+    packs.unpack(other, tmp_path / "pack.zip")
+    run([dense], backend="inline", store=other)
+    assert primary.write("smoke", ENERGY, other) == 1
+    lines = compared.records(folder / "table.csv")
+    assert [(line["row"], line["key"]) for line in lines] == [("ANN", dense.key), ("BinWSNN-ConnS", ticket.key)]
+    assert lines[1]["nJ"] == pytest.approx(primary.nanojoules(one.get(ticket), "arithmetic", {}))
+
+
 def sane(wanted):
     """A table of 02 in which both rows are above linear."""
     seeds = sorted({seed for _, seed, _ in wanted})

@@ -42,22 +42,24 @@ def write(profile: str, notebook: str, store=None) -> int:
     lines, right, machines = {}, {}, set()
     folder = outputs.folder(profile, notebook)
     known = _energies(folder)
+    for point, seed, e in wanted:  # of every network that is here, also of other seeds: a pack of them has none
+        if point.get(plan.READING) in plan.READINGS and stored[e.key] and not stored[e.key].apart:
+            print(f"{notebook}: energy of {point['row']}, seed {seed}: {nanojoules(stored[e.key], point[plan.READING], known):g} nJ", flush=True)
+    if mine := {what: value for what, value in known.items() if what[0] in stored}:
+        text = pandas.DataFrame([(*what, value) for what, value in sorted(mine.items())], columns=["key", plan.READING, "network", "numbers", ENERGY])
+        files.write(folder / ENERGIES, text.to_csv(index=False, lineterminator="\n"))
     for point, seed, e in wanted:
         if seed in seeds:
             result = stored[e.key]
             measured = {name: result.metrics[name] for name in ("test_accuracy", "val_accuracy")}
             if point.get(plan.READING) in plan.READINGS:
                 measured[ENERGY] = nanojoules(result, point[plan.READING], known)
-                print(f"{notebook}: energy of {point['row']}, seed {seed}: {measured[ENERGY]:g} nJ", flush=True)
             lines[json.dumps([point, seed])] = point | {"seed": seed} | measured | {"key": e.key}
             right[e.key] = result.predictions()
             machines.add(_machine(result.provenance))
     if not lines:
         forget(folder)
         return 0
-    if mine := {what: value for what, value in known.items() if what[0] in stored}:
-        text = pandas.DataFrame([(*what, value) for what, value in sorted(mine.items())], columns=["key", plan.READING, "network", "numbers", ENERGY])
-        files.write(folder / ENERGIES, text.to_csv(index=False, lineterminator="\n"))
     settings = profiles.settings(profile, notebook)
     about = {claims.ALONE: {"seeds": sorted(seeds), "trained_on": sorted(machines)}, "settings": settings}
     files.write(folder / predictions.FILE, predictions.pack(right))
