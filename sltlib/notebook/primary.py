@@ -43,7 +43,7 @@ def write(profile: str, notebook: str, store=None) -> int:
     folder = outputs.folder(profile, notebook)
     known = _energies(folder)
     for point, seed, e in wanted:  # of every network that is here, also of other seeds: a pack of them has none
-        if point.get(plan.READING) in plan.READINGS and stored[e.key] and not stored[e.key].apart:
+        if point.get(plan.READING) in plan.READINGS and stored[e.key] and stored[e.key].ticket_path:
             print(f"{notebook}: energy of {point['row']}, seed {seed}: {nanojoules(stored[e.key], point[plan.READING], known):g} nJ", flush=True)
     if mine := {what: value for what, value in known.items() if what[0] in stored}:
         text = pandas.DataFrame([(*what, value) for what, value in sorted(mine.items())], columns=["key", plan.READING, "network", "numbers", ENERGY])
