@@ -12,11 +12,11 @@ from sltlib.counting import UNITS, count
 
 __all__ = ["MODELS", "PAPER", "UNITS", "at_rate", "break_even_rate", "count", "dense_ann", "energy", "ratios", "skip_zeros"]
 
+NUMBERS = 1  # raise it where `count` or a reading comes to give other numbers: what was read before is then read anew
 ARITHMETIC = {"mac": 4.6, "add": 0.9}  # pJ, float32: 3.7 multiply + 0.9 add (Horowitz, ISSCC 2014, 45 nm)
 INTEGER = {"mac": 0.23, "add": 0.1}  # pJ, int8: 0.2 multiply + 0.03 add; int32 add (the same source)
 MEMORY = {"mac": 3.2, "add": 0.1}  # pJ, int32: 3.1 multiply + 0.1 add (the same source; Lemaire 2022)
 SRAM = {2**13: 10.0, 2**15: 20.0, 2**20: 100.0}  # bytes: pJ an access (the same source; Lemaire 2022)
-NUMBERS = 1  # raise it where `count` or a reading comes to give other numbers: what was read before is then read anew
 FIFO = 1000  # spikes that wait before a layer, 32 bits each (Lemaire 2022)
 
 # The paper's energy on CIFAR10, one over the other (arXiv 2309.13302; SNN is dense, MPSLT its ticket).

@@ -178,6 +178,12 @@ def test_the_commands(full, tmp_path, monkeypatch, capsys):
     ]
     monkeypatch.setattr(sharing.plan, "notebooks", lambda profile, only: ["03_reward1_sparsity"])
     assert main(["pack", str(file), "--profile", "smoke"]) == 0 and packed(file) == made.keys(), "nothing that it held is lost"
+    held = file.read_bytes()
+    monkeypatch.setenv("SLT_STORE", str(tmp_path / "empty"))
+    for words in ([], ["--profile", "smoke"]):
+        assert main(["pack", str(file), *words]) == 1 and file.read_bytes() == held
+        assert f"c.zip has 2 results that {tmp_path / 'empty'} lacks, and they would be lost: `python -m sltlib unpack " in capsys.readouterr().err
+    monkeypatch.setenv("SLT_STORE", str(full.root))
     file.write_bytes(b"no zip")
     assert main(["pack", str(file), "--profile", "smoke"]) == 1 and "is no pack of results" in capsys.readouterr().err
     monkeypatch.setenv("SLT_STORE", str(tmp_path / "other"))

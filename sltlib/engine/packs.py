@@ -51,9 +51,13 @@ def pack(store: Store, keys, path: Path, tickets: bool = False) -> int:
 
 def packed(path: Path) -> set[str]:
     """The keys of the results that a file holds; ValueError where it is no pack."""
+    with _opened(path) as archive:
+        return {name.partition("/")[0] for name in archive.namelist()}
+
+
+def _opened(path):
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.partition("/")[0] for name in archive.namelist()}
+        return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path} is no pack of results ({error}): `python -m sltlib pack` writes them") from None
 
@@ -64,11 +68,7 @@ def unpack(store: Store, path: Path, say=print) -> tuple[int, int]:
     What is damaged, or of a search, neuron or version that this process does not know, is left out with one line
     each. ValueError where the file is no pack, or holds names that no result has; then nothing is taken.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is no pack of results ({error}): `python -m sltlib pack` writes them") from None
-    with archive:
+    with _opened(path) as archive:
         members: dict = {}
         for info in archive.infolist():
             key, slash, name = info.filename.partition("/")

@@ -23,6 +23,9 @@ def pack_main(argv=None) -> int:
         parser.error("--notebook goes with --profile")
     store = Store()
     keys = store.keys()
+    if lost := packed(args.file) - set(keys) if args.file.is_file() else ():
+        raise ValueError(f"{args.file} has {len(lost)} results that {store.root} lacks, and they would be lost: "
+                         f"`python -m sltlib unpack {args.file}` first, or write to another name")  # fmt: skip
     words = ""
     if args.profile:
         every = _wanted(args.profile, args.notebook, args.file)

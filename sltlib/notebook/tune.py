@@ -38,7 +38,7 @@ RATES, SCALES = (0.002, 0.02, 0.2), (1.0, 4.0)  # the first round: each rate at 
 ROUNDS = (2, 3)  # at least, at most
 # Where a whole training of every candidate takes too long, all arms alike are tuned on less: of a profile, or of one tuning.
 SMALLER = {"study": dict(train_images=9000, epochs=3), "mini-08": dict(train_images=4000)}
-# Where even that takes a day: the rows of 02 that a claim compares are a group of their own, searched before all others.
+# Where even that takes hours: the rows of 02 that a claim compares are a group of their own, searched before all others.
 CLAIMED_FIRST = ("study",)
 CONTROLS = ("random-readout", "random-trained")
 # The rows that are tuned, by notebook; a row more is a word more. Those of SWEPT at every sparsity of 03.
