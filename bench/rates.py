@@ -1,12 +1,14 @@
 """Do verdicts of the study hang on a learning rate? `python -m bench.rates`.
 
 The recipes of notebooks 03 and 04 were tuned for three epochs of a sample, 04's at T = 4 only, and the study trains ten of
-all images. TRIED names the networks whose recipe could have made a verdict: they lost by more than expected, or were never
-tuned where they lost. Each is trained at other rates with the first two of the study's seeds, and where another rate than
-the recipe's is best on the validation split, with all of them; then its claim is judged a second time, with this network
-exchanged and all others as they are: in the network's favour, for nothing else may choose anew. Needs what
-`train --profile study --notebook 03 --primary`, and 04, train. Writes results/study/rates.csv, a line a training, and
-rates.zip, which `python -m sltlib unpack` takes into a store.
+all images; those of 02 for three epochs of a fifth of the images, and it trains five of all. TRIED names the networks whose
+recipe could have made a verdict: they lost by more than expected, or were never tuned where they lost. Each is trained at
+other rates with the first two of the study's seeds, and where another rate than the recipe's is best on the validation
+split, with all of them; then its claim is judged a second time, with this network exchanged and all others as they are: in
+the network's favour, for nothing else may choose anew. Needs what `train --profile study --notebook 03 --primary`, and 04
+and 02, train. Writes results/study/rates.csv, a line a training, and rates.zip, which `python -m sltlib unpack` takes into a
+store. With --stored it trains nothing and writes what is there so far; a network without all seeds at its best rate is
+exchanged nowhere.
 """
 
 import argparse
@@ -38,26 +40,31 @@ class Tried:
 TRIED = (
     Tried("reward-1", "MPSLT, 95 %", (("row", MPSLT), ("sparsity", 0.95)), (0.02, 0.063)),
     Tried("time-and-decay", "MPSLT, T = 1", (("row", "MPSLT"), ("sweep", "T"), ("value", 1)), (0.0063, 0.063)),
+    Tried("cifar10", "MPSLT, CIFAR-10", (("row", MPSLT),), (0.0063, 0.02)),
 )
 FOLDER = paths.ROOT / "results" / PROFILE
 COLUMNS = ["network", "lr", "logit_scale", "seed", "val_accuracy", "test_accuracy", "key"]
 
 
-def lines(network, experiments):
-    """Trains what is missing; a dict a training, with the columns of rates.csv."""
+def lines(network, experiments, stored=None):
+    """A dict a training, with the columns of rates.csv. Trains what is missing; of a Store given: only what it has."""
+    if stored is not None:
+        experiments = [e for e in experiments if stored.get(e) is not None]
+    if not experiments:
+        return []
     table = run(experiments)
     return [e.spec() | {"network": network, "val_accuracy": v, "test_accuracy": t, "key": e.key}
             for e, v, t in zip(experiments, table.val_accuracy, table.test_accuracy, strict=True)]  # fmt: skip
 
 
-def trained(one, wanted):
-    """The lines of all rates of a Tried; wanted : what `plan.primary` gives."""
+def trained(one, wanted, stored=None):
+    """The lines of all rates of a Tried; wanted : what `plan.primary` gives; stored : as in `lines`."""
     own = [e for where, _, e in wanted if where == dict(one.point)]
-    found = lines(one.network, own)
+    found = lines(one.network, own, stored)
     for lr in one.rates:
-        found += lines(one.network, [e.replace(lr=lr) for e in own[:CHOOSING]])
+        found += lines(one.network, [e.replace(lr=lr) for e in own[:CHOOSING]], stored)
     if (lr := best(found)) != own[0].lr:
-        found += lines(one.network, [e.replace(lr=lr) for e in own[CHOOSING:]])
+        found += lines(one.network, [e.replace(lr=lr) for e in own[CHOOSING:]], stored)
     return found
 
 
@@ -80,7 +87,9 @@ def judged(claim, base, found, right):
             point, own = dict(one.point), [line for line in found if line["network"] == one.network]
             lr = best(own)
             exchanged = [point | {name: line[name] for name in ("seed", "test_accuracy", "key")} for line in own if line["lr"] == lr]
-            other = [line for line in other if not compared.fits(line, point)] + exchanged
+            mine = [line for line in other if compared.fits(line, point)]
+            if len(exchanged) == len(mine):
+                other = [line for line in other if line not in mine] + exchanged
     return [claims.judge(claim, pandas.DataFrame(lines), right) for lines in (base, other)]
 
 
@@ -109,14 +118,23 @@ def needed(name, store):
     return wanted
 
 
+def unstored(store):
+    """How many trainings of rates.zip the store lacks: they would be lost where only what is stored is written."""
+    path = FOLDER / "rates.zip"
+    return sum(store.read(key) is None for key in packs.packed(path)) if path.exists() else 0
+
+
 def main(argv=None):
-    argparse.ArgumentParser("python -m bench.rates", description=__doc__.splitlines()[0]).parse_args(argv)
-    store = Store()
+    parser = argparse.ArgumentParser("python -m bench.rates", description=__doc__.splitlines()[0])
+    parser.add_argument("--stored", action="store_true", help="train nothing; tell what the store has so far")
+    store, stored = Store(), parser.parse_args(argv).stored
     wanted = {name: needed(name, store) for name in dict.fromkeys(one.claim for one in TRIED)}  # all problems before any work
-    found = [line for one in TRIED for line in trained(one, wanted[one.claim])]
+    if stored and (lost := unstored(store)):
+        raise SystemExit(f"{FOLDER / 'rates.zip'} has {lost} trainings that the store lacks: `python -m sltlib unpack` it first")
+    found = [line for one in TRIED for line in trained(one, wanted[one.claim], store if stored else None)]
     text = pandas.DataFrame(found)[COLUMNS].to_csv(index=False, lineterminator="\n", float_format="%.8g")
-    files.write(FOLDER / "rates.csv", text)
     packs.pack(store, [line["key"] for line in found], FOLDER / "rates.zip")
+    files.write(FOLDER / "rates.csv", text)
     print(told(found))
     for name, mine in wanted.items():
         every = {e.key: store.get(e) for *_, e in mine} | {line["key"]: store.read(line["key"]) for line in found}

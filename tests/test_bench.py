@@ -302,6 +302,7 @@ def scored(monkeypatch, tmp_path, score):
     monkeypatch.setattr(rates, "Store", lambda: store)
     monkeypatch.setattr(rates, "PROFILE", "mini")
     monkeypatch.setattr(rates, "FOLDER", tmp_path / "out")
+    monkeypatch.setattr(rates, "TRIED", tuple(one for one in rates.TRIED if one.claim != "cifar10"))  # mini has another recipe
     return run
 
 
@@ -345,6 +346,28 @@ def test_where_the_recipes_rate_is_the_best_no_other_gets_all_seeds(monkeypatch,
     scored(monkeypatch, tmp_path, lambda e: (90 if e.lr < 0.02 else 80, 70))
     found = rates.trained(rates.TRIED[0], wanted)
     assert [line["lr"] for line in found] == [0.002] * 3 + [0.02] * 2 + [0.063] * 2 and rates.best(found) == 0.002
+
+
+def test_what_is_stored_so_far_is_written_and_nothing_is_trained(monkeypatch, tmp_path, capsys):
+    """The registered trainings and one of another rate: a line of one seed, and no claim is judged with it."""
+    first, second = (plan.primary("mini", name) for name in (tune.SWEEP, "04_time_and_decay"))
+    registered = {e.key for *_, e in first + second}
+    run = scored(monkeypatch, tmp_path, lambda e: (50, 40) if e.model == "linear" else (80, 70) if e.key in registered else (90, 75))
+    run([e for *_, e in first + second])
+    at_95 = next(e for where, _, e in first if where == dict(rates.TRIED[0].point))
+    run([at_95.replace(lr=0.02)])
+    before = set(rates.Store().keys())
+    rates.main(["--stored"])
+    assert set(rates.Store().keys()) == before, "nothing is trained"
+    said = capsys.readouterr().out
+    assert "| MPSLT, 95 % | 0.02 | 90.00 | 75.00 | +5.00 | 1 |" in said and "0.063" not in said
+    assert re.findall(r"(?:registered|rates): .*?([+-][\d.]+) points", said) == ["+0.00"] * 4, "best on validation, but of one seed"
+    monkeypatch.setattr(rates, "Store", lambda: Store(tmp_path / "other"))
+    monkeypatch.setattr(rates, "needed", lambda name, store: plan.primary("mini", rates.claims.load()[name].notebook))
+    written = (tmp_path / "out/rates.zip").read_bytes()
+    with pytest.raises(SystemExit, match="rates.zip has 7 trainings that the store lacks"):
+        rates.main(["--stored"])
+    assert (tmp_path / "out/rates.zip").read_bytes() == written
 
 
 def test_the_rates_that_are_told_are_those_of_the_packed_trainings():
