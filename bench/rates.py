@@ -7,8 +7,8 @@ other rates with the first two of the study's seeds, and where another rate than
 split, with all of them; then its claim is judged a second time, with this network exchanged and all others as they are: in
 the network's favour, for nothing else may choose anew. Needs what `train --profile study --notebook 03 --primary`, and 04
 and 02, train. Writes results/study/rates.csv, a line a training, and rates.zip, which `python -m sltlib unpack` takes into a
-store. With --stored it trains nothing and writes what is there so far; a network without all seeds at its best rate is
-exchanged nowhere.
+store. With --stored it trains nothing and writes what is there so far; with a network that lacks trainings no claim is
+judged a second time.
 """
 
 import argparse
@@ -76,21 +76,28 @@ def best(found):
     return max(rates, key=lambda lr: statistics.fmean(by_rate[lr][seed] for seed in seeds))
 
 
+def complete(one, found):
+    """Has a network all that `trained` wants: the first seeds of every rate, and all of the best one?"""
+    own = [line for line in found if line["network"] == one.network]
+    count = {lr: sum(line["lr"] == lr for line in own) for lr in (own[0]["lr"], *one.rates)}
+    return count[best(own)] == count[own[0]["lr"]] and min(count.values()) >= CHOOSING
+
+
 def judged(claim, base, found, right):
     """(the claim as registered, and with each network of TRIED at its best rate), each a `claims.Tested`.
 
+    Only the first where a network is not `complete`.
+
     base : the lines that the claim is judged by, as `claims.judge` wants them. right : {key: `predictions.Right`} of both.
     """
-    other = base
-    for one in TRIED:
-        if one.claim == claim.name:
-            point, own = dict(one.point), [line for line in found if line["network"] == one.network]
-            lr = best(own)
-            exchanged = [point | {name: line[name] for name in ("seed", "test_accuracy", "key")} for line in own if line["lr"] == lr]
-            mine = [line for line in other if compared.fits(line, point)]
-            if len(exchanged) == len(mine):
-                other = [line for line in other if line not in mine] + exchanged
-    return [claims.judge(claim, pandas.DataFrame(lines), right) for lines in (base, other)]
+    mine, other = [one for one in TRIED if one.claim == claim.name], base
+    for one in mine:
+        point, own = dict(one.point), [line for line in found if line["network"] == one.network]
+        lr = best(own)
+        exchanged = [point | {name: line[name] for name in ("seed", "test_accuracy", "key")} for line in own if line["lr"] == lr]
+        other = [line for line in other if not compared.fits(line, point)] + exchanged
+    each = (base, other) if all(complete(one, found) for one in mine) else (base,)
+    return [claims.judge(claim, pandas.DataFrame(lines), right) for lines in each]
 
 
 def told(found):
@@ -118,30 +125,28 @@ def needed(name, store):
     return wanted
 
 
-def unstored(store):
-    """How many trainings of rates.zip the store lacks: they would be lost where only what is stored is written."""
-    path = FOLDER / "rates.zip"
-    return sum(store.read(key) is None for key in packs.packed(path)) if path.exists() else 0
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser("python -m bench.rates", description=__doc__.splitlines()[0])
-    parser.add_argument("--stored", action="store_true", help="train nothing; tell what the store has so far")
+    parser.add_argument("--stored", action="store_true", help="train nothing; write and tell what the store has so far")
     store, stored = Store(), parser.parse_args(argv).stored
     wanted = {name: needed(name, store) for name in dict.fromkeys(one.claim for one in TRIED)}  # all problems before any work
-    if stored and (lost := unstored(store)):
-        raise SystemExit(f"{FOLDER / 'rates.zip'} has {lost} trainings that the store lacks: `python -m sltlib unpack` it first")
     found = [line for one in TRIED for line in trained(one, wanted[one.claim], store if stored else None)]
     text = pandas.DataFrame(found)[COLUMNS].to_csv(index=False, lineterminator="\n", float_format="%.8g")
-    packs.pack(store, [line["key"] for line in found], FOLDER / "rates.zip")
+    keys, pack = {line["key"] for line in found}, FOLDER / "rates.zip"
+    if lost := packs.packed(pack) - keys if pack.is_file() else ():
+        raise SystemExit(f"{pack} has {len(lost)} trainings that would be lost: `python -m sltlib unpack {pack}` first, or remove it")
+    packs.pack(store, keys, pack)
     files.write(FOLDER / "rates.csv", text)
     print(told(found))
     for name, mine in wanted.items():
         every = {e.key: store.get(e) for *_, e in mine} | {line["key"]: store.read(line["key"]) for line in found}
         right = predictions.unpack(predictions.pack({key: result.predictions() for key, result in every.items()}))
         base = [point | {"seed": seed, "test_accuracy": every[e.key].metrics["test_accuracy"], "key": e.key} for point, seed, e in mine]
-        for words, each in zip(("as registered", "with these rates"), judged(claims.load()[name], base, found, right), strict=True):
-            print(f"\n{name}, {words}: {each.verdict}. {each.why}")
+        each = judged(claims.load()[name], base, found, right)
+        for words, one in zip(("as registered", "with these rates"), each, strict=False):
+            print(f"\n{name}, {words}: {one.verdict}. {one.why}")
+        if len(each) == 1:
+            print("With these rates it is not judged: trainings are missing, which the same command without --stored makes")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_what_the_readme_says_of_the_study_is_what_it_found():
     energy, images = whole["energy"], whole["cifar10"]
     assert energy.dataset == images.dataset == "cifar10-jpeg" and (energy.verdict, images.verdict) == ("holds", "does not hold")
     assert f"On CIFAR-10 (JPEG q75, five epochs) it saves {energy.found.difference:.2f} % of the ANN's energy by the papers' arithmetic, " \
-        f"which **holds**, and is **not** as good as the dense SNN: {-images.found.difference:.2f} points below." in text  # fmt: skip
+        f"which **holds**, and is **not** as good as the dense SNN: {-images.found.difference:.2f} points below (its rate varied in one seed so far)." in text  # fmt: skip
 
 
 def test_the_readme_is_short():
