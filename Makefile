@@ -15,13 +15,14 @@ DVC      := { test -e .git || grep -qs no_scm .dvc/config.local || dvc config --
 export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup extras repro smoke study paper test test-fast lint lab tune bench site doctor clean
+.PHONY: help setup extras repro smoke study study-all paper test test-fast lint lab tune bench site doctor clean
 
 help:
 	@echo "make repro      everything: set up, then every figure and table of profile mini (results/mini)"
 	@echo "make test       lint and all tests, notebooks and the smoke pipeline included"
 	@echo "make smoke      the whole pipeline in two minutes (results/smoke)"
-	@echo "make study      the evidence: six seeds on real CIFAR-10, a night on two cores (results/study)"
+	@echo "make study      the evidence: what the claims compare, six seeds on real images, a night on two cores (results/study)"
+	@echo "make study-all  every other row of the study and its notebooks, too: days"
 	@echo "make paper      the papers' sizes; wants a GPU (results/paper)"
 	@echo "make lab        JupyterLab with the right kernel"
 	@echo "make tune       search every row's recipe on the validation split (results/tuning)"
@@ -61,8 +62,13 @@ repro: setup
 smoke: setup
 	$(DVC) repro smoke/dvc.yaml; status=$$?; rm -f smoke/dvc.lock; exit $$status
 
-# Every step goes on where it was stopped, and needs nothing but the data and time.
+# Every step goes on where it was stopped, and needs nothing but the data and time. The recipes are in git; `tune` searches them.
 study: setup
+	python -m sltlib train --profile study --primary
+	python -m sltlib claims --profile study
+	python -m sltlib readme
+
+study-all: study
 	python -m sltlib tune --profile study
 	python -m sltlib train --profile study
 	dvc repro study/dvc.yaml

@@ -256,3 +256,15 @@ def test_trainings_are_early_until_the_claims_seeds_are_there(tmp_path, wanted, 
     primary.write("mini", REWARD_1, store)
     found = claims.table(("mini",), paths.results())["reward-1"]["mini"]
     assert (found.verdict == "not tested") == (dense < SHARES["linear"]) and found.early == bool(less)
+
+
+def test_the_study_is_a_night_of_two_cores(tmp_path):
+    """`make study` trains what the claims compare, and that is what its pack has: at most 16 hours of two cores."""
+    lines = (paths.ROOT / "Makefile").read_text().partition("\nstudy: setup\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.strip() for line in lines] == [
+        "python -m sltlib train --profile study --primary", "python -m sltlib claims --profile study", "python -m sltlib readme",
+    ]  # fmt: skip
+    store = Store(tmp_path / "store")
+    packs.unpack(store, paths.ROOT / "results/study/trainings.zip", say=lambda words: None)
+    taken = [store.read(key).provenance["seconds"] for key in store.keys()]
+    assert 10 < sum(taken) / 3600 < 2 * 16 and min(taken) > 1
