@@ -157,17 +157,55 @@ def test_a_notebook_that_has_run_is_left_alone(tmp_path, monkeypatch, wanted, ca
     assert not (folder / "table.csv").exists() and REWARD_1 not in capsys.readouterr().out
 
 
-def test_a_verdict_of_trainings_that_are_not_stored_is_not_told(tmp_path, monkeypatch, wanted, capsys):
-    """As when the recipes change: the keys are others, and what was judged before is no longer the profile's."""
+@pytest.mark.parametrize("less", [{("BNN", 0), ("BNN", 1), ("BNN", 2)}, {("BNN", 1)}])
+def test_a_store_that_lacks_trainings_takes_no_evidence_away(tmp_path, monkeypatch, wanted, capsys, less):
+    """As in a fresh clone: the committed verdict rests on more of the same trainings than are stored here."""
     store = Store(tmp_path / "store")
     fill(store, wanted, SHARES)
     monkeypatch.setattr(primary, "Store", lambda: store)
     primary.main([])
-    assert "non-spiking ones: holds" in capsys.readouterr().out
+    folder, other = outputs.folder("mini", REWARD_1), Store(tmp_path / "another")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "non-spiking ones: holds" in capsys.readouterr().out and set(before) == set(primary.LEFT)
+    fill(other, wanted, SHARES, without=less)
+    store = other
+    primary.main([])
+    out = capsys.readouterr().out
+    assert f"{3 - len(less)} complete seeds of 3" in out and "left as it is, with 3 seeds of the same trainings" in out and str(folder) in out
+    assert "non-spiking ones: holds" in out and {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_was_judged_of_other_trainings_is_replaced_by_what_is_stored(tmp_path, monkeypatch, wanted, capsys):
+    """As when the recipes change: the keys are others."""
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    monkeypatch.setattr(primary, "Store", lambda: store)
+    primary.main([])
+    folder = outputs.folder("mini", REWARD_1)
+    table = folder / "table.csv"
+    table.write_text(table.read_text().replace(wanted[0][2].key, "0" * 20))
+    assert not primary.held(folder, {e.key for *_, e in wanted})
+    capsys.readouterr()
     store = Store(tmp_path / "another")
     primary.main([])
     out = capsys.readouterr().out
-    assert "0 complete seeds of 3" in out and "holds" not in out and not (outputs.folder("mini", REWARD_1) / "table.csv").exists()
+    assert "0 complete seeds of 3" in out and "holds" not in out and not table.exists()
+
+
+def test_without_the_data_what_was_judged_stays(tmp_path, monkeypatch, wanted, capsys):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    monkeypatch.setattr(primary, "Store", lambda: store)
+    primary.main([])
+    capsys.readouterr()
+
+    def missing(profile, notebook):
+        raise ValueError(f"{notebook}: dataset 'cifar10' is not here")
+
+    monkeypatch.setattr(plan, "primary", missing)
+    primary.main([])
+    out = capsys.readouterr().out
+    assert f"{REWARD_1}: dataset 'cifar10' is not here" in out and "non-spiking ones: holds" in out
 
 
 ENERGY = "05_energy"
@@ -195,7 +233,7 @@ def test_a_claim_on_energies_is_judged_by_what_the_stored_networks_do(tmp_path, 
     packs.pack(store, [e.key for *_, e in wanted], tmp_path / "pack.zip")
     other = Store(tmp_path / "other")
     monkeypatch.setattr(primary, "Store", lambda: other)
-    assert primary.main(["--profile", "smoke"]) == 0 and not place.exists(), "nothing of it is stored here"
+    assert primary.main(["--profile", "smoke"]) == 0 and place.read_text() == text, "nothing of it is stored here, and nothing says that it is wrong"
     packs.unpack(other, tmp_path / "pack.zip")
     monkeypatch.setattr(energy, "count", lambda *args: pytest.fail("a network that was read is not read again"))
     assert primary.write("smoke", ENERGY, other) == 2 and place.read_text() == text

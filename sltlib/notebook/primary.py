@@ -4,7 +4,8 @@ A notebook of the study trains hundreds of networks, and its claim compares a fe
 alone, and here they are judged as the notebook will judge them. What the verdict rests on is left where the notebook will
 leave its own: table.csv with a line a training, predictions.safetensors, curves.csv, and metrics.json, which says that the claim's
 rows are all there is. A claim on energies is judged by what the stored networks do on the test images; energies.csv keeps what was
-read of them, for a store that has the numbers without the networks (`unpack`). A notebook that has run is never touched.
+read of them, for a store that has the numbers without the networks (`unpack`). A notebook that has run is never touched, nor
+what was judged before of the same trainings by a store that had more of them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from sltlib.notebook import outputs, plan, profiles
 ENERGY = "nJ"  # a column of notebook 05's table
 ENERGIES = "energies.csv"  # what was read of which networks: a pack has none, and reading them again would need to train them
 MEASURES = ("test_accuracy", ENERGY)
+LEFT = ("table.csv", predictions.FILE, convergence.FILE, "metrics.json")
+
+
+class _Unread(ValueError):
+    """An energy was never read by today's counting, and cannot be, for the store has no network."""
 
 
 def has_run(folder) -> bool:
@@ -34,13 +40,16 @@ def write(profile: str, notebook: str, store=None) -> int:
     """Leave what a notebook's claims are judged by, as far as it is stored; how many seeds are complete.
 
     A seed counts where all that the claims need of it is stored: a row with more seeds than its rival would
-    look better judged than it is. Without a complete seed nothing is written.
+    look better judged than it is. Without a complete seed nothing is written, and nothing over more seeds of the same
+    trainings (`held`): a store that lacks some says nothing against them.
     """
     store, wanted = store or Store(), plan.primary(profile, notebook)
     stored = {e.key: store.get(e) for *_, e in wanted}
     seeds = {seed for _, seed, _ in wanted} - {seed for _, seed, e in wanted if stored[e.key] is None}
     lines, right, machines = {}, {}, set()
     folder = outputs.folder(profile, notebook)
+    if seeds < held(folder, {e.key for *_, e in wanted}):
+        return len(seeds)
     known = _energies(folder)
     for point, seed, e in wanted:  # of every network that is here, also of other seeds: a pack of them has none
         if point.get(plan.READING) in plan.READINGS and stored[e.key] and stored[e.key].ticket_path:
@@ -82,7 +91,11 @@ def nanojoules(result, reading: str, known: dict) -> float:
     what = (result.key, reading, result.network_hash, energy.NUMBERS)
     if what not in known:
         loaded = train.data_of(result.experiment)
-        counts = energy.count(result.network(), train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
+        try:
+            network = result.network()
+        except ValueError as error:
+            raise _Unread(error) from error
+        counts = energy.count(network, train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
         known[what] = float(f"{energy.energy(counts, reading).loc['total', 'pj'] / 1000:.6g}")
     return known[what]
 
@@ -93,10 +106,23 @@ def _energies(folder):
     return {(line["key"], line[plan.READING], line["network"], int(line["numbers"])): line[ENERGY] for line in lines}
 
 
+def held(folder, keys) -> set:
+    """The seeds that an earlier call left in a notebook's folder, if all of its trainings are among the keys; else none."""
+    if not all((folder / name).is_file() for name in LEFT):
+        return set()
+    if _energies(folder):
+        from sltlib import energy
+
+        if any(numbers != energy.NUMBERS for *_, numbers in _energies(folder)):
+            return set()
+    lines = compared.records(folder / "table.csv")
+    return {line["seed"] for line in lines} if {line["key"] for line in lines} <= keys else set()
+
+
 def forget(folder) -> None:
-    """Remove what an earlier call left: with other recipes or a damaged store it would be judged as today's."""
+    """Remove what an earlier call left of other trainings, or of other counts of energy: it would be judged as today's."""
     if not has_run(folder):
-        for name in ("table.csv", predictions.FILE, convergence.FILE, "metrics.json"):
+        for name in LEFT:
             (folder / name).unlink(missing_ok=True)
 
 
@@ -117,12 +143,21 @@ def main(argv=None) -> int:
         if any(claim.measure not in MEASURES for claim in own if claim.notebook == notebook):
             print(f"{notebook}: its claim is on more than is stored, so run it: `python -m sltlib figure {notebook[:2]} --profile {profile}`")
             continue
+        folder, of = outputs.folder(profile, notebook), len(profiles.settings(profile, notebook)["seeds"])
         try:
+            keys = {e.key for *_, e in plan.primary(profile, notebook)}
             count = write(profile, notebook)
-            print(f"{notebook}: has not run; its claim from the store, {count} complete seeds of {len(profiles.settings(profile, notebook)['seeds'])}")
-        except (ValueError, BrokenResult) as error:  # data or recipes that are not here, a damaged result
-            forget(outputs.folder(profile, notebook))
+        except _Unread as error:
+            forget(folder)
+            print(f"{notebook}: {error}")
+            continue
+        except (ValueError, BrokenResult) as error:  # data or recipes that are not here, a damaged result: nothing against what is left
             print(f"{notebook}: {' '.join(str(error).removeprefix(f'{notebook}: ').split())}")
+            continue
+        print(f"{notebook}: has not run; its claim from the store, {count} complete seeds of {of}")
+        if count < (there := len(held(folder, keys))):
+            print(f"  left as it is, with {there} seeds of the same trainings: `python -m sltlib unpack` takes a pack of them into the store; "
+                  f"to judge by fewer remove {folder}")  # fmt: skip
     for found in claims.table((profile,), paths.results()).values():
         print(*(f"- {tested}" for tested in found.values()), sep="\n", end="\n" if found else "")
     return 0
