@@ -16,7 +16,7 @@ LINEAR = 3.0  # points on either side of 0 that the axis shows to scale; further
 def rows(found: Mapping) -> list[dict]:
     """The picture's data from `claims.table`: a dict for each claim and profile, in points, of energy beyond the claim's 80 %.
 
-    claim, profile, estimate, trainings and images (intervals as (low, high), None where there is none), needs (what
+    claim, profile, dataset (None where the run does not say), estimate, trainings and images (intervals as (low, high), None where there is none), needs (what
     the interval must lie above), paper (None where there is none), same (the papers' is the same quantity),
     verdict, n. Where a claim is not tested the numbers are None.
     """
@@ -32,7 +32,7 @@ def rows(found: Mapping) -> list[dict]:
                         shown[name] = (interval.low - claim.bar, interval.high - claim.bar)
             paper = claim.paper["value"]
             out.append({
-                "claim": claim.claim, "profile": profile, **shown, "needs": -claim.margin if claim.kind == "no worse" else 0.0,
+                "claim": claim.claim, "profile": profile, "dataset": tested.dataset or None, **shown, "needs": -claim.margin if claim.kind == "no worse" else 0.0,
                 "paper": None if paper is None else paper - claim.bar, "same": claim.paper["same"],
                 "verdict": tested.verdict, "n": tested.n,
             })  # fmt: skip
@@ -45,7 +45,7 @@ def draw(found: Mapping, profiles=PROFILES, width: float = figures.PAGE):
     titles = list(dict.fromkeys(line["claim"] for line in lines))
     if not titles:
         raise ValueError(f"none of the claims has results in {', '.join(profiles)}: run their notebooks first")
-    fig, (ax, words) = figures.new(width, 1.0 + 0.5 * len(titles), 1, 2, width_ratios=(1.55, 1), sharey=True)
+    fig, (ax, words) = figures.new(width, 1.0 + 0.5 * len(titles), 1, 2, width_ratios=(1.4, 1.1), sharey=True)
     ax.axvline(0, color="black", linewidth=0.6)
     for line in lines:
         if line["profile"] not in profiles:
@@ -60,7 +60,7 @@ def draw(found: Mapping, profiles=PROFILES, width: float = figures.PAGE):
         if line["estimate"] is not None:
             ax.plot(line["estimate"], at, marker=marker, color=colour, markeredgecolor="white", markeredgewidth=0.5, zorder=3)
         n = f" (n={line['n']})" if line["n"] else ""
-        words.text(0, at, f"{line['profile']}: {line['verdict']}{n}", va="center", fontsize=7)
+        words.text(0, at, f"{_run(line)}: {line['verdict']}{n}", va="center", fontsize=7)
     for i, title in enumerate(titles):
         line = next(line for line in lines if line["claim"] == title)
         ax.plot((line["needs"],) * 2, (i - 0.38, i + 0.38), color=figures.GREY, linewidth=1.2, linestyle=(0, (1.5, 1)), zorder=2.5)
@@ -76,13 +76,18 @@ def draw(found: Mapping, profiles=PROFILES, width: float = figures.PAGE):
     return fig
 
 
+def _run(line):
+    """The profile, and its data set: the same claim may be tested on another one in each."""
+    return f"{line['profile']}, {line['dataset']}" if line["dataset"] else line["profile"]
+
+
 def _told(line):
     """A mark in words, for those who cannot see it."""
     n = f" (n={line['n']})" if line["n"] else ""
     ends = line["images"] or line["trainings"]
     seen = "" if line["estimate"] is None else f", {line['estimate']:+.2f} points"
     seen += f" ({ends[0]:+.2f} to {ends[1]:+.2f})" if ends else ""
-    return f"{line['claim']}, {line['profile']}: {line['verdict']}{n}{seen}"
+    return f"{line['claim']}, {_run(line)}: {line['verdict']}{n}{seen}"
 
 
 def _axes(ax, words, titles):

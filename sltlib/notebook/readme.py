@@ -69,7 +69,8 @@ def secondary():
     """A row for each comparison under test: its verdict, the measured difference and n, and where it is tested."""
     lines = ["| claim | verdict | measured | n | notebook |", "|---|---|---|---|---|"]
     for name in filter(_ran, profiles.blocks(PROFILE)):
-        for found in _metrics(name).get("claims", []):
+        made = _metrics(name)
+        for found in (*made.get("claims", ()), *made.get("verdicts", ())):
             cells = (found["claim"], f"**{found['verdict']}**", found["detail"], found["n"], name[:2])
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
