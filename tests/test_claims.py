@@ -258,8 +258,8 @@ def test_the_forest_plot_draws_what_its_rows_tell(results):
     fig = forest.draw(found)
     drawn = [tuple(line.get_xdata()) for line in fig.axes[0].lines]
     assert (low, high) in drawn and rows["mini"]["trainings"] in drawn and (-1, -1) in drawn
-    assert any("study: holds (n=6)" == text.get_text() for text in fig.axes[1].texts)
-    assert "study: holds (n=6)" in figures.alt(fig) and f"{rows['study']['estimate']:+.2f}" in figures.alt(fig)
+    assert rows["study"]["dataset"] == "cifar10" and "study, cifar10: holds (n=6)" in [text.get_text() for text in fig.axes[1].texts]
+    assert "study, cifar10: holds (n=6)" in figures.alt(fig) and f"{rows['study']['estimate']:+.2f}" in figures.alt(fig)
     for one, folder in ((fig, "a"), (forest.draw(found), "b")):
         figures.headline(one, results / folder)
     assert (results / "a" / "figure.png").read_bytes() == (results / "b" / "figure.png").read_bytes()

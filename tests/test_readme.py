@@ -1,6 +1,7 @@
 """The README and docs: their tables are the committed results, their examples run, their commands and links exist."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,20 @@ EXAMPLES = [block for page in ("README.md", "docs/use.md") for block in re.finda
 
 def test_tables_are_those_of_the_committed_results():
     assert readme.main(["--check"]) == 0, "run `python -m sltlib readme`"
+
+
+def test_all_comparisons_are_all():
+    """Every claim and verdict that a notebook of mini left, by hand from the files."""
+    made = [json.loads(path.read_text()) for path in sorted((paths.ROOT / "results/mini").glob("*/metrics.json"))]
+    told = [found["claim"] for each in made for found in (*each.get("claims", ()), *each.get("verdicts", ()))]
+    part = SECONDARY.partition("<!-- secondary -->\n")[2].partition("<!-- /secondary -->")[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in part.splitlines()[2:]] == told
+    assert any("pruned at equal cost" in words for words in told), "notebook 09's, too"
+
+
+def test_every_verdict_names_its_data_set():
+    for name, found in claims.table(("mini", "study"), paths.ROOT / "results").items():
+        assert all(one.dataset for one in found.values()), name
 
 
 def test_a_number_that_was_typed_in_is_found(monkeypatch, tmp_path):
