@@ -62,8 +62,9 @@ repro: setup
 smoke: setup
 	$(DVC) repro smoke/dvc.yaml; status=$$?; rm -f smoke/dvc.lock; exit $$status
 
-# Every step goes on where it was stopped, and needs nothing but the data and time. The recipes are in git; `tune` searches them.
+# Every step goes on where it was stopped, and needs nothing but the data and time. Of recipes that are in git `tune` trains nothing.
 study: setup
+	python -m sltlib tune --profile study --notebook 08
 	python -m sltlib train --profile study --primary
 	python -m sltlib claims --profile study
 	python -m sltlib readme
@@ -72,6 +73,7 @@ study-all: study
 	python -m sltlib tune --profile study
 	python -m sltlib train --profile study
 	dvc repro study/dvc.yaml
+	python -m sltlib readme
 
 paper: setup
 	$(DVC) repro paper/dvc.yaml

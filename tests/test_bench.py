@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from sltlib import claims, compared, predictions
+from sltlib import claims, compared, predictions, run
 from sltlib.base import paths
 from sltlib.engine import packs
 from sltlib.engine.packs import unpack
 from sltlib.engine.store import Store
 from sltlib.experiment import Experiment
-from sltlib.notebook import plan, readme, tune
+from sltlib.notebook import plan, primary, readme, tune
 from sltlib.pruning import prepare
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # bench/ lies beside sltlib and is not installed
-from bench import cheaper, kernels, measure, multisp, packed_report, rates, report, rivals, starves, steps  # noqa: E402
+from bench import cheaper, kernels, measure, multisp, packed_report, rates, readings, report, rivals, starves, steps  # noqa: E402
 
 CNN = Experiment("fashion", model="conv2", width=0.2, image_size=14, batch_size=10, lr=0.01)
 FORMER = Experiment("fashion", model="spikformer", width=0.1667, depth=1, heads=4, image_size=14, affine=True, lr=0.01)
@@ -450,3 +450,54 @@ def test_the_pages_say_of_cifar10_what_the_study_gave():
         gaps[0], passes, gaps[1], mine) in page  # fmt: skip
     base, right = compared.records(own / "table.csv"), predictions.unpack((own / predictions.FILE).read_bytes())
     assert len(rates.judged(claim, base, found.to_dict("records"), right)) == 1, "not judged with rates before all are there"
+
+
+# --- what the study's networks cost
+
+
+def test_ratios_of_energies_are_taken_seed_by_seed():
+    """By hand: 8, 10 and 12 times, and a seed that one of the two lacks is left out."""
+    costs = {"ANN": (80.0, 100.0, 120.0, 999.0), "SNN": (40.0, 40.0, 40.0, 1.0), readings.MPSLT: (10.0, 10.0, 10.0)}
+    lines = [{"row": row, "seed": seed} | dict.fromkeys(readings.READINGS, nj) for row, each in costs.items() for seed, nj in enumerate(each)]
+    half = 4.302652729911275 * 2 / 3**0.5  # t of 2 degrees of freedom, and a deviation of 2
+    text = readings.told(pd.DataFrame(lines))
+    assert f"| ANN / MPSLT | {' | '.join([f'10.00 ({10 - half:.2f} to {10 + half:.2f})'] * 4)} | 3 |" in text
+    assert "| dense SNN / MPSLT | 4.00 (4.00 to 4.00) |" in text and text.count("| 4 |") == 1
+
+
+def test_readings_are_those_of_the_networks_and_stay_where_these_are_not(tmp_path, monkeypatch, capsys):
+    """Trained for real, in smoke; the papers' reading is the one that the claim is judged by."""
+    wanted = [(point["row"], seed, e) for point, seed, e in plan.primary("smoke", readings.NOTEBOOK) if point["row"] in readings.ROWS]
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    monkeypatch.setattr(readings, "PROFILE", "smoke")
+    monkeypatch.setattr(readings, "FILE", tmp_path / "readings.csv")
+    monkeypatch.setattr(readings, "Store", lambda: one)
+    with pytest.raises(SystemExit, match="6 of 6 trainings are not stored.*train --profile smoke --notebook 02 --primary"):
+        readings.main([])
+    run([e for *_, e in wanted], backend="inline", store=one)
+    readings.main([])
+    table, text = pd.read_csv(readings.FILE), readings.FILE.read_text()
+    assert set(zip(table.row, table.seed, strict=True)) == {(row, seed) for row in readings.ROWS for seed in (0, 1)}
+    for line in table.itertuples():
+        assert line.arithmetic == primary.nanojoules(one.read(line.key), "arithmetic", {})
+    assert (table["zeros skipped"] <= table.arithmetic).all() and (table.memory > table.arithmetic).all()
+    packs.pack(one, [e.key for *_, e in wanted], tmp_path / "pack.zip")
+    packs.unpack(other, tmp_path / "pack.zip")
+    monkeypatch.setattr(readings, "Store", lambda: other)
+    readings.main([])
+    assert readings.FILE.read_text() == text
+    readings.FILE.write_text("".join(line for line in text.splitlines(True) if not line.startswith("SNN,1,")))
+    capsys.readouterr()
+    readings.main([])
+    assert "SNN, seed 1: left out, for it is stored without its network" in capsys.readouterr().out and len(pd.read_csv(readings.FILE)) == 5
+
+
+def test_the_pages_say_of_the_readings_what_the_study_gave():
+    table = pd.read_csv(readings.FILE)
+    page = " ".join((paths.ROOT / "docs/secondary.md").read_text().split())
+    assert " ".join(readings.told(table).split()) in page
+    own = paths.ROOT / "results/study"
+    judged = pd.read_csv(own / "05_energy" / primary.ENERGIES).set_index("key")
+    for line in table[table.key.isin(judged.index)].itertuples():
+        assert (judged.nJ[line.key], judged.network[line.key]) == (line.arithmetic, line.network)
+    assert set(table.key) <= set(pd.read_csv(own / "02_table1_cnn/table.csv").key)
