@@ -300,7 +300,8 @@ def test_the_study_is_a_night_of_two_cores(tmp_path):
     """`make study` trains what the claims compare, and that is what its pack has: at most 16 hours of two cores."""
     lines = (paths.ROOT / "Makefile").read_text().partition("\nstudy: setup\n")[2].partition("\n\n")[0].splitlines()
     assert [line.strip() for line in lines] == [
-        "python -m sltlib train --profile study --primary", "python -m sltlib claims --profile study", "python -m sltlib readme",
+        "python -m sltlib tune --profile study --notebook 08", "python -m sltlib train --profile study --primary",
+        "python -m sltlib claims --profile study", "python -m sltlib readme",
     ]  # fmt: skip
     store = Store(tmp_path / "store")
     packs.unpack(store, paths.ROOT / "results/study/trainings.zip", say=lambda words: None)
