@@ -141,7 +141,7 @@ def test_what_the_readme_says_of_the_study_is_what_it_found():
     saved = 100 * (1 - 1 / (read["ANN"] / read["BinWSNN-ConnS"]).mean())
     assert f"(five epochs: ANN {ann:.1f} %, dense SNN {snn:.1f}, MPSLT {mpslt:.1f}; the paper's are near 88)" in text
     assert f"it saves {energy.found.difference:.2f} % of the energy of an ANN {ann - mpslt:.1f} points better, by the papers' arithmetic (with memory " \
-        f"{saved:.0f} %): that **holds**. As good as the dense SNN it is **not**: {-images.found.difference:.2f} points below (the best of three rates)." in text  # fmt: skip
+        f"{saved:.0f} %): that **holds**. As good as the dense SNN it is **not**: {-images.found.difference:.2f} points below (at the best of three rates)." in text  # fmt: skip
 
 
 def test_the_readme_says_how_large_the_studys_networks_are():
