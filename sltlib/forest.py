@@ -16,9 +16,9 @@ LINEAR = 3.0  # points on either side of 0 that the axis shows to scale; further
 def rows(found: Mapping) -> list[dict]:
     """The picture's data from `claims.table`: a dict for each claim and profile, in points, of energy beyond the claim's 80 %.
 
-    claim, profile, dataset (None where the run does not say), estimate, trainings and images (intervals as (low, high), None where there is none), needs (what
-    the interval must lie above), paper (None where there is none), same (the papers' is the same quantity),
-    verdict, n. Where a claim is not tested the numbers are None.
+    claim, profile, dataset (None where the run does not say), estimate, trainings and images (intervals as (low, high), None
+    where there is none), needs (what the interval must lie above), paper (None where there is none), same (the papers' is the
+    same quantity), verdict, n. Where a claim is not tested the numbers are None.
     """
     out = []
     for tested_by in found.values():
@@ -32,8 +32,8 @@ def rows(found: Mapping) -> list[dict]:
                         shown[name] = (interval.low - claim.bar, interval.high - claim.bar)
             paper = claim.paper["value"]
             out.append({
-                "claim": claim.claim, "profile": profile, "dataset": tested.dataset or None, **shown, "needs": -claim.margin if claim.kind == "no worse" else 0.0,
-                "paper": None if paper is None else paper - claim.bar, "same": claim.paper["same"],
+                "claim": claim.claim, "profile": profile, "dataset": tested.dataset or None, **shown,
+                "needs": -claim.margin if claim.kind == "no worse" else 0.0, "paper": None if paper is None else paper - claim.bar, "same": claim.paper["same"],
                 "verdict": tested.verdict, "n": tested.n,
             })  # fmt: skip
     return out
