@@ -12,7 +12,7 @@ import pandas
 import pytest
 import yaml
 
-from sltlib import claims
+from sltlib import claims, stats
 from sltlib.base import paths
 from sltlib.notebook import readme
 
@@ -142,6 +142,20 @@ def test_what_the_readme_says_of_the_study_is_what_it_found():
     assert f"(five epochs: ANN {ann:.1f} %, dense SNN {snn:.1f}, MPSLT {mpslt:.1f}; the paper's are near 88)" in text
     assert f"it saves {energy.found.difference:.2f} % of the energy of an ANN {ann - mpslt:.1f} points better, by the papers' arithmetic (with memory " \
         f"{saved:.0f} %): that **holds**. As good as the dense SNN it is **not**: {-images.found.difference:.2f} points below (at the best of three rates)." in text  # fmt: skip
+
+
+def test_what_a_verdict_hangs_on_besides_is_what_the_study_gave():
+    """docs/secondary.md: the margin of the events, Reward 1 wholly paired, the two accuracies behind the energy."""
+    page, study = " ".join(SECONDARY.split()), claims.table(("study",), paths.ROOT / "results")
+    events = study["data-sets"]["study"].found
+    assert f"is {-events.difference:.2f} points below the dense network ({-events.decisive.high:.2f} to {-events.decisive.low:.2f} for new images)" in page
+    table = pandas.read_csv(paths.ROOT / "results/study/03_reward1_sparsity/table.csv").fillna({"sparsity": 0})
+    of = {key: part.set_index("seed").test_accuracy for key, part in table.groupby(["row", "sparsity"])}
+    lost = {row: of[row, 0] - sum(of[f"{row}-ConnS", s] for s in (0.5, 0.8, 0.95)) / 3 for row in ("BinWSNN", "BNN")}
+    paired, registered = stats.interval((lost["BNN"] - lost["BinWSNN"]).to_dict()), study["reward-1"]["study"].found.over_trainings
+    assert "{:+.2f} to {:+.2f} in the place of {:+.2f} to {:+.2f}".format(paired.low, paired.high, registered.low, registered.high) in page
+    mean = pandas.read_csv(paths.ROOT / "results/study/02_table1_cnn/table.csv").groupby("row").test_accuracy.mean()
+    assert f"the ANN, which has {mean['ANN']:.1f} %, against the MPSLT, which has {mean['BinWSNN-ConnS']:.1f} %" in page
 
 
 def test_the_readme_says_how_large_the_studys_networks_are():
