@@ -10,12 +10,11 @@ says of the same one, or leaves it out, and says so.
 import argparse
 
 import pandas
-import torch
 
-from sltlib import Store, energy, train
+from sltlib import Store, energy
 from sltlib.base import files, paths
 from sltlib.intervals import interval
-from sltlib.notebook import plan
+from sltlib.notebook import plan, primary
 from sltlib.table1 import MPSLT
 
 PROFILE, NOTEBOOK = "study", "02_table1_cnn"
@@ -30,10 +29,8 @@ def line(row, seed, result, known):
     what = (result.key, result.network_hash, energy.NUMBERS)
     if what in known or not result.ticket_path:
         return known.get(what)
-    loaded = train.data_of(result.experiment)
-    counts = energy.count(result.network(), train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
-    priced = {reading: float(f"{energy.energy(counts, reading).loc['total', 'pj'] / 1000:.6g}") for reading in READINGS}
-    return {"row": row, "seed": seed} | priced | dict(zip(("key", "network", "numbers"), what, strict=True))
+    counts = primary.counted(result)
+    return {"row": row, "seed": seed} | {name: primary.priced(counts, name) for name in READINGS} | dict(zip(("key", "network", "numbers"), what, strict=True))
 
 
 def told(table):

@@ -175,6 +175,15 @@ def test_a_store_that_lacks_trainings_takes_no_evidence_away(tmp_path, monkeypat
     assert "non-spiking ones: holds" in out and {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_fewer_seeds_take_nothing_away_whichever_they_are(tmp_path, wanted, capsys):
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    fill(one, wanted, SHARES, without={("BNN", 2)})
+    fill(other, wanted, SHARES, without={("BNN", 0), ("BNN", 1)})
+    assert primary.write("mini", REWARD_1, one) == 2 and primary.write("mini", REWARD_1, other) == 1
+    assert "left as it is, with 2 seeds" in capsys.readouterr().out
+    assert {line["seed"] for line in compared.records(outputs.folder("mini", REWARD_1) / "table.csv")} == {0, 1}
+
+
 def test_what_was_judged_of_other_trainings_is_replaced_by_what_is_stored(tmp_path, monkeypatch, wanted, capsys):
     """As when the recipes change: the keys are others."""
     store = Store(tmp_path / "store")

@@ -127,7 +127,7 @@ def test_what_the_readme_says_of_the_study_is_what_it_found():
     assert f"has the trainings of {('no', 'one', 'two', 'three', 'four', 'five', 'six')[len(whole)]} claims so far" in text
     events = whole["data-sets"]
     assert events.dataset == "fashion-mnist-dvs" and events.claim.margin == 2 and events.verdict == "holds"
-    assert f"it is {-events.found.difference:.2f} points below the dense SNN: that **holds** by the claim's margin of 2, not by one point." in text
+    assert f"On simulated events the MPSLT is {-events.found.difference:.2f} points below the dense SNN: that **holds** by the claim's margin of 2, not by one point." in text
     assert events.found.decisive.high < -1, "by one point it would hold, too"
     steps, reward = whole["time-and-decay"], whole["reward-1"]
     assert steps.dataset == reward.dataset == "fashion-mnist" and (steps.verdict, reward.verdict) == ("holds", "does not hold")

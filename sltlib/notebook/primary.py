@@ -48,7 +48,9 @@ def write(profile: str, notebook: str, store=None) -> int:
     seeds = {seed for _, seed, _ in wanted} - {seed for _, seed, e in wanted if stored[e.key] is None}
     lines, right, machines = {}, {}, set()
     folder = outputs.folder(profile, notebook)
-    if seeds < held(folder, {e.key for *_, e in wanted}):
+    if len(seeds) < len(there := held(folder, {e.key for *_, e in wanted})):
+        print(f"{notebook}: left as it is, with {len(there)} seeds of the same trainings: `python -m sltlib unpack` takes a pack of them into "
+              f"the store; to judge by fewer remove {folder}")  # fmt: skip
         return len(seeds)
     known = _energies(folder)
     for point, seed, e in wanted:  # of every network that is here, also of other seeds: a pack of them has none
@@ -84,20 +86,33 @@ def nanojoules(result, reading: str, known: dict) -> float:
     known : {(key, reading, hash of the network, `energy.NUMBERS`): nJ} of what was read before; it grows. ValueError where
     the result is none of them and was stored without its network.
     """
+    from sltlib import energy
+
+    what = (result.key, reading, result.network_hash, energy.NUMBERS)
+    if what not in known:
+        known[what] = priced(counted(result), reading)
+    return known[what]
+
+
+def counted(result):
+    """The counts of a stored network on the test images, as notebook 05 takes them; ValueError where it was stored without its network."""
     import torch
 
     from sltlib import energy, train
 
-    what = (result.key, reading, result.network_hash, energy.NUMBERS)
-    if what not in known:
-        loaded = train.data_of(result.experiment)
-        try:
-            network = result.network()
-        except ValueError as error:
-            raise _Unread(error) from error
-        counts = energy.count(network, train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
-        known[what] = float(f"{energy.energy(counts, reading).loc['total', 'pj'] / 1000:.6g}")
-    return known[what]
+    try:
+        network = result.network()
+    except ValueError as error:
+        raise _Unread(error) from error
+    loaded = train.data_of(result.experiment)
+    return energy.count(network, train.batch(loaded, loaded.test.x, torch.arange(len(loaded.test))))
+
+
+def priced(counts, reading: str) -> float:
+    """The energy of an inference in nJ, to the six digits that are kept of it."""
+    from sltlib import energy
+
+    return float(f"{energy.energy(counts, reading).loc['total', 'pj'] / 1000:.6g}")
 
 
 def _energies(folder):
@@ -110,10 +125,10 @@ def held(folder, keys) -> set:
     """The seeds that an earlier call left in a notebook's folder, if all of its trainings are among the keys; else none."""
     if not all((folder / name).is_file() for name in LEFT):
         return set()
-    if _energies(folder):
+    if read := _energies(folder):
         from sltlib import energy
 
-        if any(numbers != energy.NUMBERS for *_, numbers in _energies(folder)):
+        if {numbers for *_, numbers in read} != {energy.NUMBERS}:
             return set()
     lines = compared.records(folder / "table.csv")
     return {line["seed"] for line in lines} if {line["key"] for line in lines} <= keys else set()
@@ -143,21 +158,13 @@ def main(argv=None) -> int:
         if any(claim.measure not in MEASURES for claim in own if claim.notebook == notebook):
             print(f"{notebook}: its claim is on more than is stored, so run it: `python -m sltlib figure {notebook[:2]} --profile {profile}`")
             continue
-        folder, of = outputs.folder(profile, notebook), len(profiles.settings(profile, notebook)["seeds"])
         try:
-            keys = {e.key for *_, e in plan.primary(profile, notebook)}
             count = write(profile, notebook)
-        except _Unread as error:
-            forget(folder)
-            print(f"{notebook}: {error}")
-            continue
+            print(f"{notebook}: has not run; its claim from the store, {count} complete seeds of {len(profiles.settings(profile, notebook)['seeds'])}")
         except (ValueError, BrokenResult) as error:  # data or recipes that are not here, a damaged result: nothing against what is left
+            if isinstance(error, _Unread):
+                forget(outputs.folder(profile, notebook))
             print(f"{notebook}: {' '.join(str(error).removeprefix(f'{notebook}: ').split())}")
-            continue
-        print(f"{notebook}: has not run; its claim from the store, {count} complete seeds of {of}")
-        if count < (there := len(held(folder, keys))):
-            print(f"  left as it is, with {there} seeds of the same trainings: `python -m sltlib unpack` takes a pack of them into the store; "
-                  f"to judge by fewer remove {folder}")  # fmt: skip
     for found in claims.table((profile,), paths.results()).values():
         print(*(f"- {tested}" for tested in found.values()), sep="\n", end="\n" if found else "")
     return 0
