@@ -74,12 +74,12 @@ def draw(table):
 
 def write(place):
     """figures/packed.png and .pdf of a folder that holds packed.csv."""
-    figures.save(draw(pd.read_csv(place / "packed.csv")), place, "packed")
+    figures.save(draw(files.table(place / "packed.csv")), place, "packed")
 
 
 def page(place):
     """The part of docs/speed.md: every contestant, the goals, the trained tickets, the machine."""
-    table, goals, trained = (pd.read_csv(place / f"{name}.csv") for name in ("packed", "packed_goals", "packed_trained"))
+    table, goals, trained = (files.table(place / f"{name}.csv") for name in ("packed", "packed_goals", "packed_trained"))
     about = json.loads((place / "packed_about.json").read_text(encoding="utf-8"))
     ms, low, high = (table.pivot(index="contestant", columns="batch", values=name) for name in ("ms", "low", "high"))
     fastest = best(ms[AT], "fp32")
@@ -103,7 +103,7 @@ def page(place):
 
 def sentence(place):
     """What the README says: how many times as fast as the dense network in the fastest engine of each kind."""
-    goals, about = pd.read_csv(place / "packed_goals.csv"), json.loads((place / "packed_about.json").read_text(encoding="utf-8"))
+    goals, about = files.table(place / "packed_goals.csv"), json.loads((place / "packed_about.json").read_text(encoding="utf-8"))
     goals = goals[goals.rival.notna() & (goals.rival != "")]
     percents, words = None, []
     for kind, named in (("fp32", "float32"), ("int8", "int8")):

@@ -47,7 +47,7 @@ def main(argv=None):
     argparse.ArgumentParser("python -m bench.readings", description=__doc__.splitlines()[0]).parse_args(argv)
     store, known = Store(), {}
     if FILE.is_file():
-        known = {(d["key"], d["network"], d["numbers"]): d for d in pandas.read_csv(FILE).to_dict("records")}
+        known = {(d["key"], d["network"], d["numbers"]): d for d in files.table(FILE).to_dict("records")}
     wanted = [(point["row"], seed, store.get(e)) for point, seed, e in plan.primary(PROFILE, NOTEBOOK) if point["row"] in ROWS]
     if missing := sum(result is None for *_, result in wanted):
         raise SystemExit(f"{missing} of {len(wanted)} trainings are not stored: `python -m sltlib train --profile {PROFILE} --notebook {NOTEBOOK[:2]} --primary`")

@@ -16,7 +16,7 @@ FLOOR_GOAL, READY_GOAL, AT = 1.1, 2.0, 4
 
 def read(place):
     """{part: DataFrame} of the parts that have run."""
-    return {path.stem: pd.read_csv(path) for path in sorted(place.glob("*.csv"))}
+    return {path.stem: files.table(path) for path in sorted(place.glob("*.csv"))}
 
 
 def ratios(step):

@@ -7,6 +7,9 @@ import itertools
 import math
 from collections.abc import Mapping
 
+from sltlib.base import files
+
+NAMES = ("row", *files.HEX)  # columns that name something, with whatever digits
 CLOSE = 1e-3  # sparsities are exact counts, 0.8999 for 0.9
 
 
@@ -16,11 +19,11 @@ def number(value) -> bool:
 
 
 def records(table) -> list[dict]:
-    """The lines of a DataFrame or of a table.csv's path, as dicts; of a file, numbers are numbers."""
+    """The lines of a DataFrame or of a table.csv's path, as dicts; of a file, numbers are numbers, but for names and keys."""
     if hasattr(table, "to_dict"):
         return table.to_dict("records")
     with open(table, newline="", encoding="utf-8") as file:
-        return [{name: _value(text) for name, text in line.items()} for line in csv.DictReader(file)]
+        return [{name: text if name in NAMES else _value(text) for name, text in line.items()} for line in csv.DictReader(file)]
 
 
 def _value(text):

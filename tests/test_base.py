@@ -31,6 +31,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert [p.read_text() for p in path.parent.iterdir()] == ["µ\n"]
 
 
+@pytest.mark.parametrize("key", ["12345678901234567890", "4239e469279095633760", "00000000000000000001", "1e5"])
+def test_a_key_is_read_as_text_whatever_its_digits(tmp_path, key):
+    """One key in 4000 is a number to a reader of CSVs, and then the column's only one."""
+    for lines in ("row,key,network,score\na,{0},{0},1.5\n", "row,key,network,score\na,{0},{0},1.5\nb,,,2\n"):
+        (tmp_path / "a.csv").write_text(lines.format(key))
+        table = files.table(tmp_path / "a.csv")
+        assert (table.key[0], table.network[0], table.score[0]) == (key, key, 1.5) and table.key.dropna().size == 1
+
+
 @pytest.mark.parametrize("call", ["open", "fsync", "replace"])
 def test_a_failure_at_any_moment_leaves_the_old_file_and_names_it(tmp_path, monkeypatch, call):
     path = tmp_path / "a.txt"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sltlib import claims, compared, predictions, run
-from sltlib.base import paths
+from sltlib.base import files, paths
 from sltlib.engine import packs
 from sltlib.engine.packs import unpack
 from sltlib.engine.store import Store
@@ -87,10 +87,10 @@ def test_goals_are_met_or_missed_by_what_was_measured(ours, met, tmp_path):
     for name, table in {"step": step, "memory": memory, "pipeline": pipeline}.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
     missed = report.write(tmp_path)
-    table = pd.read_csv(tmp_path / "goals.csv")
+    table = files.table(tmp_path / "goals.csv")
     assert len(table) == 3 * 3 + 1 + 1
     assert table.met.all() == met and (len(missed) == len(table)) == (not met)
-    ratios = pd.read_csv(tmp_path / "ratios.csv")
+    ratios = files.table(tmp_path / "ratios.csv")
     assert ratios["snnTorch over ours"].tolist() == pytest.approx([1.7 / ours] * 6, rel=1e-2)
     assert (tmp_path / "figures" / "speed.png").stat().st_size > 5000
 
@@ -166,11 +166,9 @@ def test_a_report_trains_nothing_and_fills_its_page(tmp_path, monkeypatch):
 
 def test_without_a_change_a_ticket_is_the_one_that_was_tuned():
     """So that each difference is to the recipe that notebook 03 has, at its own sparsity, and those are trained already."""
-    import pandas as pd
-
     from sltlib.notebook import recipes
 
-    grid = pd.read_csv(recipes.folder("mini-03") / "grid.csv")
+    grid = files.table(recipes.folder("mini-03") / "grid.csv")
     plain = starves.pairs(["nothing"])
     assert len(plain) == 3 * 2 * 3 and {e.key for *_, e in plain} <= set(grid.key)
     for change in starves.CHANGES:
@@ -198,18 +196,18 @@ def test_some_changes_alone_leave_the_file_of_all_as_it_is(tmp_path, monkeypatch
     starves.main(["--only", "6 epochs"])
     assert not place.exists() and "| 6 epochs | +0.0" in capsys.readouterr().out
     starves.main([])
-    assert set(pd.read_csv(place).change) == set(starves.CHANGES)
+    assert set(files.table(place).change) == set(starves.CHANGES)
 
 
 def test_what_starves_and_what_multisp_needs_are_trainings_of_todays_code():
     """The committed files hold the keys of what the two benches would train now."""
-    table = pd.read_csv(starves.FILE)
+    table = files.table(starves.FILE)
     wanted = starves.pairs(list(starves.CHANGES))
     assert table.key.tolist() == [e.key for *_, e in wanted] and table.change.tolist() == [change for change, *_ in wanted]
-    table, wanted = pd.read_csv(multisp.FILE), multisp.trainings()
+    table, wanted = files.table(multisp.FILE), multisp.trainings()
     assert table.key.tolist() == [e.key for *_, e in wanted] and table.row.tolist() == [name for *_, name, _ in wanted]
     text = (paths.ROOT / "results" / "tuning" / "README.md").read_text(encoding="utf-8")
-    assert multisp.told(table) in text and starves.told(pd.read_csv(starves.FILE)) in text
+    assert multisp.told(table) in text and starves.told(files.table(starves.FILE)) in text
 
 
 # --- packed tickets
@@ -329,7 +327,7 @@ def test_a_rate_is_chosen_on_the_validation_split_and_alone_is_exchanged(monkeyp
         rates.main([])
     run([e for *_, e in second])
     rates.main([])
-    table = pd.read_csv(tmp_path / "out/rates.csv")
+    table = files.table(tmp_path / "out/rates.csv")
     got = {(name, lr): list(part.seed) for (name, lr), part in table.groupby(["network", "lr"])}
     assert got == {
         ("MPSLT, 95 %", 0.002): [0, 1, 2], ("MPSLT, 95 %", 0.02): [0, 1, 2], ("MPSLT, 95 %", 0.063): [0, 1],
@@ -389,7 +387,7 @@ def test_the_rates_that_are_told_are_those_of_the_packed_trainings():
     with zipfile.ZipFile(rates.FOLDER / "rates.zip") as archive:
         packed = {key: json.loads(archive.read(f"{key}/metrics.json")) for key in {name.split("/")[0] for name in archive.namelist()}}
         fields = {key: json.loads(archive.read(f"{key}/experiment.json")) for key in packed}
-    table = pd.read_csv(rates.FOLDER / "rates.csv")
+    table = files.table(rates.FOLDER / "rates.csv")
     assert set(table.key) == set(packed)
     for line in table.itertuples():
         assert (line.val_accuracy, line.test_accuracy) == tuple(round(packed[line.key][f"{name}_accuracy"], 6) for name in ("val", "test"))
@@ -398,8 +396,8 @@ def test_the_rates_that_are_told_are_those_of_the_packed_trainings():
 
 def test_the_pages_say_of_the_rates_what_the_study_gave(tmp_path):
     """The README's losses of the tickets, and both verdicts in docs/secondary.md, from the committed trainings."""
-    own, found = paths.ROOT / "results/study/03_reward1_sparsity", pd.read_csv(rates.FOLDER / "rates.csv")
-    table = pd.read_csv(own / "table.csv")
+    own, found = paths.ROOT / "results/study/03_reward1_sparsity", files.table(rates.FOLDER / "rates.csv")
+    table = files.table(own / "table.csv")
     mean = table.fillna({"sparsity": 0}).groupby(["row", "sparsity"]).test_accuracy.mean()
     lost = {(row, s): mean[row.removesuffix("-ConnS"), 0] - mean[row, s] for row, s in mean.index if row.endswith("ConnS")}
     lif, relu = ([lost[row, s] for s in (0.5, 0.8, 0.95)] for row in ("BinWSNN-ConnS", "BNN-ConnS"))
@@ -433,8 +431,8 @@ def test_the_pages_say_of_the_rates_what_the_study_gave(tmp_path):
 def test_the_pages_say_of_cifar10_what_the_study_gave():
     """docs/secondary.md on the gap: the verdict's numbers, the rate that was tried, and what the search had."""
     claim = claims.load()["cifar10"]
-    own, found = paths.ROOT / "results/study" / claim.notebook, pd.read_csv(rates.FOLDER / "rates.csv")
-    table, page = pd.read_csv(own / "table.csv"), " ".join((paths.ROOT / "docs/secondary.md").read_text().split())
+    own, found = paths.ROOT / "results/study" / claim.notebook, files.table(rates.FOLDER / "rates.csv")
+    table, page = files.table(own / "table.csv"), " ".join((paths.ROOT / "docs/secondary.md").read_text().split())
     one = claims.judge(claim, table, predictions.unpack((own / predictions.FILE).read_bytes())).found
     assert f"On CIFAR-10 the spiking ticket is {-one.difference:.2f} points ({-one.decisive.high:.2f} to {-one.decisive.low:.2f}) below" in page
     mine = found[found.network == "MPSLT, CIFAR-10"]
@@ -452,7 +450,7 @@ def test_the_pages_say_of_cifar10_what_the_study_gave():
     base, right = compared.records(own / "table.csv"), predictions.unpack((own / predictions.FILE).read_bytes())
     both = rates.judged(claim, base, found.to_dict("records"), right)
     assert [each.verdict for each in both] == ["does not hold"] * 2 and both[0].why == both[1].why, "the recipe's own rate is the best"
-    grid = pd.read_csv(paths.ROOT / "results/tuning/study/grid.csv").query("arm == 'BinWSNN-ConnS' and logit_scale == 1 and seed == 1000")
+    grid = files.table(paths.ROOT / "results/tuning/study/grid.csv").query("arm == 'BinWSNN-ConnS' and logit_scale == 1 and seed == 1000")
     scores = grid.set_index("lr").val_accuracy
     assert f"at a third of it the search had {'four' if round(scores[0.002] - scores[0.00063]) == 4 else '?'} points less" in page
 
@@ -482,7 +480,7 @@ def test_readings_are_those_of_the_networks_and_stay_where_these_are_not(tmp_pat
         readings.main([])
     run([e for *_, e in wanted], backend="inline", store=one)
     readings.main([])
-    table, text = pd.read_csv(readings.FILE), readings.FILE.read_text()
+    table, text = files.table(readings.FILE), readings.FILE.read_text()
     assert set(zip(table.row, table.seed, strict=True)) == {(row, seed) for row in readings.ROWS for seed in (0, 1)}
     for line in table.itertuples():
         assert line.arithmetic == primary.nanojoules(one.read(line.key), "arithmetic", {})
@@ -495,18 +493,18 @@ def test_readings_are_those_of_the_networks_and_stay_where_these_are_not(tmp_pat
     readings.FILE.write_text("".join(line for line in text.splitlines(True) if not line.startswith("SNN,1,")))
     capsys.readouterr()
     readings.main([])
-    assert "SNN, seed 1: left out, for it is stored without its network" in capsys.readouterr().out and len(pd.read_csv(readings.FILE)) == 5
+    assert "SNN, seed 1: left out, for it is stored without its network" in capsys.readouterr().out and len(files.table(readings.FILE)) == 5
 
 
 def test_the_pages_say_of_the_readings_what_the_study_gave():
-    table = pd.read_csv(readings.FILE)
+    table = files.table(readings.FILE)
     page = " ".join((paths.ROOT / "docs/secondary.md").read_text().split())
     assert " ".join(readings.told(table).split()) in page
     own = paths.ROOT / "results/study"
-    judged = pd.read_csv(own / "05_energy" / primary.ENERGIES).set_index("key")
+    judged = files.table(own / "05_energy" / primary.ENERGIES).set_index("key")
     for line in table[table.key.isin(judged.index)].itertuples():
         assert (judged.nJ[line.key], judged.network[line.key]) == (line.arithmetic, line.network)
-    assert set(table.key) <= set(pd.read_csv(own / "02_table1_cnn/table.csv").key)
+    assert set(table.key) <= set(files.table(own / "02_table1_cnn/table.csv").key)
     mean = {pair: [(of[one] / of[two]).mean() for of in (table.pivot(index="seed", columns="row", values=r).dropna() for r in readings.READINGS)]
             for pair, (one, two) in readings.PAIRS.items()}  # fmt: skip
     saved = [100 * (1 - 1 / ratio) for ratio in mean["ANN / MPSLT"]]

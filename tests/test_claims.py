@@ -126,6 +126,21 @@ def test_a_claim_is_judged_by_its_rows_with_both_intervals():
     assert (found.verdict, found.inside) == (stats.FAILS, False)
 
 
+def test_keys_that_look_like_numbers_are_read_as_they_are(tmp_path):
+    """4239e469279095633760 was infinity, and its predictions were missed."""
+    table, right = world(CIFAR)
+    digits = dict(zip(table.key, ["12345678901234567890", "4239e469279095633760", *(f"{n:020}" for n in range(len(table)))], strict=False))
+    table, right = table.assign(key=table.key.map(digits)), {digits[key]: found for key, found in right.items()}
+    (tmp_path / "table.csv").write_text(outputs.table_text(table))
+    assert [line["key"] for line in claims.records(tmp_path / "table.csv")] == list(digits.values())
+    assert str(claims.judge(CLAIMS["cifar10"], tmp_path / "table.csv", right)) == str(claims.judge(CLAIMS["cifar10"], table, right))
+
+
+def test_a_row_has_the_name_that_it_was_given(tmp_path):
+    (tmp_path / "table.csv").write_text("row,seed,sparsity\n1e5,0,0.5\n")
+    assert claims.records(tmp_path / "table.csv") == [{"row": "1e5", "seed": 0, "sparsity": 0.5}]
+
+
 def test_fewer_trainings_than_planned_are_called_preliminary():
     table, right = world(CIFAR, n=3)
     assert "n=3 of 6 planned: preliminary" in claims.judge(CLAIMS["cifar10"], table, right).why

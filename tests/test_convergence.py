@@ -48,6 +48,15 @@ def test_what_is_read_are_the_rows_that_reward_1_compares(tmp_path):
     assert {line["key"] for line in records(tmp_path / "03" / convergence.FILE)} == {line["key"] for line in records(tmp_path / "03" / "table.csv")}
 
 
+def test_a_training_is_found_by_a_key_that_looks_like_a_number(tmp_path):
+    folder = leave(tmp_path / "03")
+    found = convergence.read(folder)
+    for old, new in (("00".ljust(20, "f"), "4239e469279095633760"), ("01".ljust(20, "f"), "1e999999999999999999")):  # both infinity
+        for name in ("table.csv", convergence.FILE):
+            (folder / name).write_text((folder / name).read_text().replace(old, new))
+    assert convergence.read(folder) == found
+
+
 def test_a_loss_that_was_not_finite_is_a_gap_and_no_other_epoch(tmp_path):
     folder = leave(tmp_path / "03")
     text = (folder / convergence.FILE).read_text().replace("00ffffffffffffffffff,1,2,1,", "00ffffffffffffffffff,1,2,,")

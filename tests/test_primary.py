@@ -184,6 +184,20 @@ def test_fewer_seeds_take_nothing_away_whichever_they_are(tmp_path, wanted, caps
     assert {line["seed"] for line in compared.records(outputs.folder("mini", REWARD_1) / "table.csv")} == {0, 1}
 
 
+@pytest.mark.parametrize("key", ["12345678901234567890", "4239e469279095633760"])
+def test_what_is_held_is_known_by_keys_that_look_like_numbers(tmp_path, wanted, key):
+    store = Store(tmp_path / "store")
+    fill(store, wanted, SHARES)
+    seeds = primary.write("mini", REWARD_1, store)
+    folder = outputs.folder("mini", REWARD_1)
+    (folder / "table.csv").write_text((folder / "table.csv").read_text().replace(wanted[0][2].key, key))
+    keys = {key, *(e.key for *_, e in wanted)}
+    assert len(primary.held(folder, keys)) == seeds and not primary.held(folder, keys - {key})
+    (folder / primary.ENERGIES).write_text(f"key,{plan.READING},network,numbers,nJ\n{key},memory,{key},{energy.NUMBERS},7.5\n")
+    assert primary._energies(folder) == {(key, "memory", key, energy.NUMBERS): 7.5}
+    assert len(primary.held(folder, keys)) == seeds
+
+
 def test_what_was_judged_of_other_trainings_is_replaced_by_what_is_stored(tmp_path, monkeypatch, wanted, capsys):
     """As when the recipes change: the keys are others."""
     store = Store(tmp_path / "store")

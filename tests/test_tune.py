@@ -7,7 +7,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from sltlib.base import paths
+from sltlib.base import files, paths
 from sltlib.engine import run as engine
 from sltlib.table1 import ROWS, TICKETS
 from sltlib.notebook import candidates, profiles, recipes, tune
@@ -149,7 +149,7 @@ def test_the_study_searches_what_its_claims_compare_before_the_other_rows(fake, 
     assert begun["choices"].keys() == first.keys() and "for every arm" in begun["budget"]
     fake.clear()
     tune.main(["--profile", "study", "--notebook", "02"])
-    whole, grid = recipes.read("study"), pd.read_csv(recipes.folder("study") / "grid.csv")
+    whole, grid = recipes.read("study"), files.table(recipes.folder("study") / "grid.csv")
     assert {arm: whole["choices"][arm] for arm in first} == begun["choices"] and whole["choices"].keys() == set(tune.TABLE1)
     assert not {e.key for e in fake} & set(grid[grid.arm.isin(list(first))].key), "the claims' rows are not trained again"
     assert len(set(Counter(grid[grid.arm.isin(list(rest))].arm).values())) == 1
@@ -190,15 +190,15 @@ def test_a_search_that_is_broken_off_leaves_its_rounds_for_another_machine(fake,
         tune.main(["--profile", profile, "--notebook", "02"])
     folder, done = recipes.folder(profile), {e.key for e in fake}
     assert [path.name for path in folder.iterdir()] == [candidates.BEGUN]
-    assert set(pd.read_csv(folder / candidates.BEGUN).key) == done == candidates.scores().keys()
+    assert set(files.table(folder / candidates.BEGUN).key) == done == candidates.scores().keys()
     first = set(tune.arms(profile)[0])
-    assert (set(pd.read_csv(folder / candidates.BEGUN).arm) == first) == (stop < 6), "where the second group begins"
+    assert (set(files.table(folder / candidates.BEGUN).arm) == first) == (stop < 6), "where the second group begins"
     fake.clear()
     monkeypatch.setattr("sltlib.engine.run.run", honest)
     tune.main(["--profile", profile, "--notebook", "02"])
     assert sorted(path.name for path in folder.iterdir()) == ["choices.json", "grid.csv"]
     assert fake and not {e.key for e in fake} & done
-    assert set(pd.read_csv(folder / "grid.csv").key) == done | {e.key for e in fake}
+    assert set(files.table(folder / "grid.csv").key) == done | {e.key for e in fake}
 
 
 def test_the_claims_rows_searched_again_lose_nothing_that_was_begun(fake, monkeypatch, tmp_path):
@@ -228,7 +228,21 @@ def test_a_score_that_was_known_stays_where_the_training_fails_now(tmp_path):
     known = pd.DataFrame({"arm": ["a", "b"], "key": ["1a", "2b"], "val_accuracy": [50.0, math.nan]})
     candidates.keep(tmp_path, known)
     candidates.keep(tmp_path, known.assign(val_accuracy=[math.nan, 60.0]))
-    assert pd.read_csv(tmp_path / candidates.BEGUN).set_index("arm").val_accuracy.to_dict() == {"a": 50, "b": 60}
+    assert files.table(tmp_path / candidates.BEGUN).set_index("arm").val_accuracy.to_dict() == {"a": 50, "b": 60}
+
+
+@pytest.mark.parametrize("key", ["12345678901234567890", "4239e469279095633760"])
+def test_a_training_is_known_by_a_key_that_looks_like_a_number(tmp_path, monkeypatch, key):
+    """Else it is trained again, and stands in begun.csv twice."""
+    monkeypatch.setattr(recipes, "folder", lambda name: tmp_path / name)
+    table, folder = pd.DataFrame({"arm": ["a"], "key": [key], "val_accuracy": [50.0]}), tmp_path / "one"
+    candidates.keep(folder, table)
+    candidates.keep(folder, table.assign(val_accuracy=[math.nan]))
+    assert candidates.scores() == {key: 50.0} and len((folder / candidates.BEGUN).read_text().splitlines()) == 2
+    more = pd.concat([table, table.assign(key="a" * 20)])
+    candidates.write(more, folder / candidates.GRID)  # here the column is text to every reader
+    candidates.ended(folder, whole=False)
+    assert not (folder / candidates.BEGUN).exists()
 
 
 def test_a_profile_without_a_tuning_of_its_own_says_so():
@@ -272,7 +286,7 @@ def test_the_command_writes_what_notebooks_read(fake, monkeypatch):
     monkeypatch.setattr(recipes, "tunings", lambda: ["mini", "mini-03"])
     monkeypatch.setattr(tune, "SWEPT", ("SNN-ConnS", "SNN-ConnS random-readout"))
     assert tune.main(["--notebook", "03"]) is None
-    grid = pd.read_csv(recipes.folder("mini-03") / "grid.csv")
+    grid = files.table(recipes.folder("mini-03") / "grid.csv")
     kept = recipes.read("mini-03")
     assert tune.best(grid) == kept["choices"] and kept["at_edge"] == []
     assert kept["budget"].startswith("14 candidates of one seed for every arm") and "the best 3 with 2 more seeds" in kept["budget"]
@@ -352,7 +366,7 @@ def test_a_real_search_trains_on_the_smoke_profile(monkeypatch, tmp_path):
     monkeypatch.setattr("sltlib.engine.run.run", functools.partial(engine.run, backend="inline"))
     tune.main(["--profile", "smoke", "--notebook", "02"])
     text = (tmp_path / "tuning/smoke/grid.csv").read_text()
-    grid = pd.read_csv(tmp_path / "tuning/smoke/grid.csv")
+    grid = files.table(tmp_path / "tuning/smoke/grid.csv")
     assert Counter(grid.arm) == {"BNN-ConnS": 16, "linear": 16} and grid.val_accuracy.between(0, 100).all()
     monkeypatch.setattr("sltlib.train.train", lambda *args, **options: pytest.fail("trained again"))
     tune.main(["--profile", "smoke", "--notebook", "02"])
@@ -366,7 +380,7 @@ COMMITTED = recipes.tunings()
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_committed_choices_follow_from_the_committed_grid(name):
-    grid = pd.read_csv(recipes.folder(name) / "grid.csv")
+    grid = files.table(recipes.folder(name) / "grid.csv")
     kept = recipes.read(name)
     profile, notebook = tune.subject(name)
     assert kept["settings"] == tune.reduced(profile, notebook), "the profile changed: run `make tune`"
@@ -392,7 +406,7 @@ def test_committed_choices_follow_from_the_committed_grid(name):
 @pytest.mark.parametrize("name", [n for n in COMMITTED if (recipes.folder(n) / "sizes.csv").is_file()])
 def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(name):
     profile, notebook = tune.subject(name)
-    table = pd.read_csv(recipes.folder(name) / "sizes.csv")
+    table = files.table(recipes.folder(name) / "sizes.csv")
     names = [c for c in table.columns if c not in ("arm", "lr", "seed", "val_accuracy", "key") and not (c == "model")]
     spiking = table[table.arm != "linear"]
     names.append("model")
@@ -407,7 +421,7 @@ def test_minis_size_is_the_best_of_those_compared_on_the_validation_split(name):
 
 def test_the_page_counts_the_arms_and_trainings_of_the_committed_grids():
     text = " ".join((paths.ROOT / "results/tuning/README.md").read_text().split())
-    size = {name: (len(set(grid.arm)), len(grid)) for name in COMMITTED for grid in [pd.read_csv(recipes.folder(name) / "grid.csv")]}
+    size = {name: (len(set(grid.arm)), len(grid)) for name in COMMITTED for grid in [files.table(recipes.folder(name) / "grid.csv")]}
     assert size["mini"] == size["mini-06"] and "`mini` and `mini-06` {} arms with {} trainings each".format(*size["mini"]) in text
     for name in ("mini-03", "mini-09", "mini-08"):
         assert "`{}` {} arms with {}".format(name, *size[name]) in text
@@ -431,14 +445,14 @@ def test_every_committed_choice_was_tuned_with_todays_grid():
     for name in COMMITTED:
         kept = recipes.read(name)
         if "at_edge" in kept:
-            grid = pd.read_csv(recipes.folder(name) / "grid.csv")
+            grid = files.table(recipes.folder(name) / "grid.csv")
             assert tune.about(*tune.subject(name), grid) == kept
     assert (paths.ROOT / "results/tuning/README.md").is_file()
 
 
 def test_the_rates_of_one_threshold_are_the_best_that_were_tried():
     """Notebook 03 takes .0006 at 80 % and .0002 at 95 %; each line's key is what today's code gives its training."""
-    table = pd.read_csv(paths.ROOT / "results/tuning/one-threshold.csv")
+    table = files.table(paths.ROOT / "results/tuning/one-threshold.csv")
     found = tune.settings("mini", tune.SWEEP)
     for line in table.itertuples():
         recipe = dict(optimizer="adam", lr=line.lr, logit_scale=line.logit_scale)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: the one atomic writer, what belongs to it, and JSON as it is written here.
+"""Files that are whole or absent: the one atomic writer, what belongs to it, and JSON and CSV as they are written here.
 
 What is being written has a scratch name that tells whose it is (host, process), so that what a dead
 process left can be found and removed, and what a living one writes is left alone.
@@ -160,9 +160,19 @@ def sha256(data) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-# --- JSON --------------------------------------------------------------------------------------
+# --- JSON and CSV ------------------------------------------------------------------------------
+
+# Columns of a CSV that hold hex digits: 4239e469279095633760 is the name of a training, and not infinity.
+HEX = ("key", "network")
 
 
 def json_text(value) -> str:
     """JSON with sorted keys, a value a line; ValueError where a number is not finite."""
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def table(path):
+    """The pandas.DataFrame of a CSV, in which keys are text whatever digits they are of."""
+    import pandas
+
+    return pandas.read_csv(path, dtype=dict.fromkeys(HEX, str))

@@ -165,9 +165,7 @@ def _points():
 
 def _best():
     """A function of (arm, sparsity, scale): the best validation accuracy of the first seed; `.rates`: of how many."""
-    import pandas
-
-    grid = pandas.read_csv(recipes.folder(SWEPT) / "grid.csv")
+    grid = files.table(recipes.folder(SWEPT) / "grid.csv")
     grid = grid[grid.seed == tune.SEEDS[0]].set_index(["arm", "logit_scale"]).sort_index()
 
     def best(arm, sparsity, scale):

@@ -279,7 +279,7 @@ def sizes(profile, notebook=IMAGES):
     path = recipes.folder(name_of(profile, notebook)) / "sizes.csv"
     if not path.is_file():
         raise ValueError(f"there is no {path}: write the sizes to compare there, a line each with arm, fields and seed")
-    table = pandas.read_csv(path)
+    table = files.table(path)
     found = settings(profile, notebook)
     columns = [name for name in table.columns if name not in ("arm", "seed", "val_accuracy", "key")]
     pairs = []
@@ -311,7 +311,7 @@ def main(argv=None):
         chosen, grid = [name for name in chosen if name == IMAGES], recipes.folder(name_of(given.profile)) / candidates.GRID
         if given.profile not in CLAIMED_FIRST or not chosen:
             raise ValueError(f"--primary is for 02 of {', '.join(CLAIMED_FIRST)}: other rows are searched together, so leave it out")
-        if grid.is_file() and set(pandas.read_csv(grid).arm) - set(arms(given.profile)[0]):
+        if grid.is_file() and set(files.table(grid).arm) - set(arms(given.profile)[0]):
             raise ValueError(f"{grid} has the other rows, too, and --primary would lose them: leave it out")
     for notebook in chosen:
         place = recipes.folder(name_of(given.profile, notebook))
