@@ -265,6 +265,10 @@ class Experiment:
             raise ValueError(f"Experiment has no {', '.join(unknown)}; was it written by a newer version?")
         if spec.get("source"):
             spec["source"] = cls.from_spec(spec["source"])
+        if spec.get("model") not in TRANSFORMERS:  # older versions took there what transformers read, and read none of it
+            found = cls(**{name: value for name, value in spec.items() if name not in rules.OF_TOKENS})
+            if not found.added:
+                return found
         return cls(**spec)
 
 

@@ -1,8 +1,12 @@
 """Which fields of an Experiment go together: every contradiction in words, before anything trains."""
 
+import dataclasses
 import math
 
-from sltlib.registry import EMBEDDING, PRUNED, SCORED, SMALLEST, SPIKING, TRANSFORMERS
+from sltlib.registry import EMBEDDING, PRUNED, SCORED, SMALLEST, SPIKING, TRANSFORMERS, added
+
+# Fields that transformers alone read. Elsewhere they would be in no key and change nothing, but stand in the table.
+OF_TOKENS = ("depth", "heads", "stem_pools", "stem_neuron", "patch_sparsity", "selector")
 
 
 def contradictions(e) -> list[str]:
@@ -29,6 +33,8 @@ def contradictions(e) -> list[str]:
         problems += _pruned(e)
     if e.model in TRANSFORMERS:
         problems += _transformer(e)
+    elif not added(e):  # who knows what an added function reads
+        problems += _no_transformer(e)
     if e.source is not None and e.search == "found-mask-trained":
         if e.source.search not in SCORED:
             problems.append("source must be a ticket search (search='edge-popup' or 'bernoulli')")
@@ -85,19 +91,29 @@ def _pruned(e):
             problems.append("source has weights='binary': its ticket holds signs, which have no magnitude; give one of weights='float'")
         if e.source.sparsity > e.sparsity:
             problems.append(f"source has sparsity={e.source.sparsity}, this experiment less: pruning removes, so give {e.source.sparsity} or more")
-        problems += _unequal(e, ("dataset", "model", "width", "image_size"))
+        problems += _unequal(e, ("dataset", "model", "width", "image_size", "seed"))  # of another seed: set back to weights that were never pruned
     return problems
+
+
+def _no_transformer(e):
+    """Which fields are set that only transformers read."""
+    defaults = {f.name: f.default for f in dataclasses.fields(e)}
+    return [
+        f"{name}={getattr(e, name)!r} with model={e.model!r}: only model='spikformer' and 'convpep' have patches and blocks; leave it {defaults[name]!r}"
+        for name in OF_TOKENS
+        if getattr(e, name) != defaults[name]
+    ]
 
 
 def _transformer(e):
     """What is wrong with a spikformer or convpep, its selector and its source."""
     problems, features = [], round(EMBEDDING * e.width)
     unit = math.lcm(8, e.heads) if e.model == "spikformer" else 8
-    if features % unit:
+    if features % unit or not features:
         near = [n for n in (features // unit * unit, (features // unit + 1) * unit) if n]
         right = " or ".join(f"{n / EMBEDDING:.6g} ({n})" for n in near)
         heads = f" and its {e.heads} heads" if e.model == "spikformer" else ""
-        problems.append(f"width={e.width} gives {features} features, which 8{heads} must divide: give {right}")
+        problems.append(f"width={e.width} gives {features} features, which 8{heads} must divide{'' if features else ', and one at least'}: give {right}")
     if e.model == "spikformer" and e.search != "none":
         problems.append(
             f"search={e.search!r} with model='spikformer': search its ConvPEP alone (model='convpep') and give "

@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import importlib
+import re
 
 import pytest
 
-from sltlib.experiment import NUMERICS, Experiment
+from sltlib import registry, rules
+from sltlib.experiment import FIELDS, NUMERICS, Experiment
 from sltlib.registry import SEARCHES
 
 TICKET = Experiment("fashion", search="edge-popup", sparsity=0.5)
@@ -87,9 +89,49 @@ def test_what_a_training_does_not_read_is_not_in_its_key():
     assert linear.replace(neuron="sign", width=0.5, momentum=0.1).key == linear.key
 
 
-def test_a_transformers_fields_are_in_no_other_key_and_same_is_what_it_means():
-    base = Experiment("fashion")
-    assert base.replace(depth=2, heads=3, stem_pools=1, stem_neuron="sign").key == base.key
+OF_TRANSFORMERS = dict(depth=2, heads=3, stem_pools=1, stem_neuron="sign", patch_sparsity=0.9, selector="random")
+
+
+@pytest.mark.parametrize("model", [name for name in registry.MODELS if name not in registry.TRANSFORMERS])
+@pytest.mark.parametrize("name", OF_TRANSFORMERS)
+def test_what_only_a_transformer_reads_is_refused_elsewhere(model, name):
+    """A dense network with patch_sparsity=0.9 had the dense one's key, and stood in the table as if patches were removed."""
+    value, default = OF_TRANSFORMERS[name], FIELDS[name].default
+    says = f"{name}={value!r} with model='{model}': only model='spikformer' and 'convpep' have patches and blocks; leave it {default!r}"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Experiment("fashion", model=model, **{name: value})
+    assert Experiment("fashion", model=model, **{name: default}) == Experiment("fashion", model=model)
+
+
+def test_those_are_all_fields_that_other_networks_do_not_read():
+    """Of what each switch leaves unread in turn: no field that a conv2 or a linear classifier reads whatever else is chosen."""
+    every = [Experiment("fashion-dvs", model="conv2", neuron="lif", search="bernoulli", sparsity=0.5, optimizer="sgd"),
+             Experiment("fashion", model="conv2", search="early-bird", sparsity=0.5),
+             Experiment("fashion", model="conv2", search="magnitude", sparsity=0.5, source=Experiment("fashion", model="conv2"))]  # fmt: skip
+    unread = [name for name, f in FIELDS.items() if (read := f.metadata["read"]) and not any(read(e) for e in every)]
+    assert unread == list(OF_TRANSFORMERS) == list(rules.OF_TOKENS)
+
+
+def test_an_added_model_may_read_what_transformers_do(monkeypatch):
+    def mine(experiment, channels, size, classes):
+        return experiment.depth
+
+    monkeypatch.setitem(registry.MODELS, "mine", mine)
+    own = Experiment("fashion", model="mine", depth=2, patch_sparsity=0.5)
+    assert own.key != own.replace(depth=3).key and Experiment.from_spec(own.spec()) == own
+
+
+def test_what_an_older_version_stored_with_such_fields_is_read_as_what_it_trained():
+    dense = Experiment("fashion", model="conv2")
+    assert Experiment.from_spec(dense.spec() | OF_TRANSFORMERS) == dense
+    found = dense.replace(search="found-mask-trained", sparsity=0.5, source=dense.replace(search="edge-popup", sparsity=0.5))
+    spec = found.spec()
+    spec["source"] |= OF_TRANSFORMERS
+    assert Experiment.from_spec(spec) == found
+    assert Experiment.from_spec(SPIKFORMER.spec()) == SPIKFORMER != Experiment.from_spec(SPIKFORMER.spec() | {"depth": 9})
+
+
+def test_a_convpep_does_not_read_a_spikformers_blocks_and_same_is_what_it_means():
     assert SPIKFORMER.replace(stem_neuron="lif").key == SPIKFORMER.key
     assert CONVPEP.replace(depth=1, heads=1).key == CONVPEP.key
     assert CONVPEP.replace(stem_pools=1).key != CONVPEP.key

@@ -97,12 +97,24 @@ def test_what_would_fail_later_is_refused_before_anything_is_written(wrong, says
         ("08_table2_multisp", dict(recipes="mini"), "recipes='mini' has none for [^:]*: give one such as 'mini-08'"),
         ("02_table1_cnn", dict(recipes="mini-08"), "recipes='mini-08' has none for ANN"),
         ("08_table2_multisp", dict(sparsity=0.0), "sparsity"),
+        ("09_standard_tickets", dict(model="convpep", width=0.125), "prunes the float weights of a convolutional network"),
     ],
 )
 def test_a_sweep_that_would_fail_after_its_trainings_is_refused(notebook, wrong, says, tmp_path, monkeypatch):
     monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
     with pytest.raises(ValueError, match=says):
         parameters.check(notebook, profiles.declared(notebook) | wrong)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("notebook", [name for name in profiles.names() if "model" in profiles.declared(name)])
+@pytest.mark.parametrize("model", ["linear", "spikformer"])
+def test_a_network_without_a_ticket_is_refused_in_one_line(notebook, model, tmp_path, monkeypatch):
+    """Notebooks 03, 09 and 10 emptied an earlier run's folder, and only then failed at their first row."""
+    monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(ValueError) as error:
+        parameters.check(notebook, profiles.declared(notebook) | dict(model=model, width=0.125))
+    assert str(error.value) == f"{notebook}: model={model!r}: this notebook searches tickets in its network, and that is none for it; choose from conv2, conv4, conv6, conv8, resnet19"
     assert not (tmp_path / "results").exists()
 
 

@@ -370,6 +370,10 @@ def test_a_search_of_a_spikformer_is_refused_with_the_way_to_do_it():
     ("changes", "says"),
     [
         (dict(width=0.1), r"38 features.*0\.0833333 \(32\) or 0\.104167 \(40\)"),
+        (dict(width=1e-4), r"0 features, which 8 and its 4 heads must divide, and one at least: give 0\.0208333 \(8\)"),
+        (dict(width=1e-4, heads=12), r"0 features.*give 0\.0625 \(24\)"),
+        (dict(width=1e-4, model="convpep", heads=12), r"0 features, which 8 must divide, and one at least: give 0\.0208333 \(8\)"),
+        (dict(width=0.02, heads=12), r"8 features, which 8 and its 12 heads must divide: give 0\.0625 \(24\)"),
         (dict(heads=5), "8 and its 5 heads must divide"),
         (dict(selector="rate", source=STEM), "patch_sparsity above 0"),
         (dict(patch_sparsity=0.3), "patch_sparsity above 0"),

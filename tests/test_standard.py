@@ -436,6 +436,8 @@ def test_snip_keeps_the_most_sensitive_weights_of_the_dense_networks_first_ones(
         (dict(search="magnitude", sparsity=0.5, source=DENSE.replace(weights="binary")), "signs, which have no magnitude"),
         (dict(search="magnitude", sparsity=0.5, source=TOP), "source has sparsity=0.8, this experiment less"),
         (dict(search="magnitude", sparsity=0.5, source=DENSE.replace(width=0.2)), "source has width=0.2"),
+        (dict(search="magnitude", sparsity=0.5, source=DENSE.replace(seed=1), rewind_epoch=1), "source has seed=1, this experiment 0"),
+        (dict(search="magnitude", sparsity=0.5, source=CHAIN[1].replace(seed=1, source=DENSE.replace(seed=1))), "source has seed=1"),
         (dict(search="magnitude", sparsity=0.5, source=DENSE, rewind_epoch=3), "rewind_epoch=3: give fewer than epochs=3"),
         (dict(search="magnitude", sparsity=0.5, source=DENSE, search_timesteps=2), "prune a source of fewer timesteps"),
         (dict(search="early-bird", sparsity=0.5, source=DENSE), "source goes with"),
@@ -449,6 +451,14 @@ def test_snip_keeps_the_most_sensitive_weights_of_the_dense_networks_first_ones(
 def test_what_does_not_go_together_is_refused(wrong, says):
     with pytest.raises(ValueError, match=says):
         DENSE.replace(**wrong)
+
+
+def test_a_mask_of_another_neuron_is_taken_and_of_another_seed_only_by_a_control():
+    """A pruned network goes back to weights of its own seed: those of another were never pruned. A control draws its own anyway."""
+    relu = DENSE.replace(neuron="relu")
+    assert DENSE.replace(search="magnitude", sparsity=0.5, source=relu, rewind_epoch=1).early.neuron == "lif"
+    ticket = DENSE.replace(search="edge-popup", sparsity=0.5, seed=1)
+    assert DENSE.replace(search="found-mask-trained", sparsity=0.5, source=ticket).source.seed == 1
 
 
 def test_fields_are_in_the_keys_of_what_reads_them_only():

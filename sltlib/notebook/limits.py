@@ -10,10 +10,11 @@ import json
 from sltlib.base.words import shown
 from sltlib.data.catalogue import DATASETS
 from sltlib.experiment import CHOICES, FIELDS, Experiment, misfit
-from sltlib.registry import CONTROLS
+from sltlib.registry import CONTROLS, TRANSFORMERS
 from sltlib.table1 import TICKETS
 from sltlib.notebook import recipes
 
+UNSEARCHED = ("linear", "spikformer")  # models without a ticket: the control, and what has its ConvPEP searched (notebook 08)
 LEAST = {"times": 2, "betas": 3}  # points that a monotone curve and an inner optimum take
 
 
@@ -97,17 +98,23 @@ def _recipes(name, default):
 
 
 def together(values):
-    """Problems of values that are right one by one: a ticket of these settings must be an Experiment."""
+    """Problems of values that are right one by one: the dense network, a ticket and a pruned one of these settings must be Experiments."""
     fields = {name: value for name, value in values.items() if name in FIELDS}
     if "dataset" not in fields:
         return []
-    search = {"search": "edge-popup", "affine": False}
+    dense = {name: value for name, value in fields.items() if name not in ("search", "sparsity", "patch_sparsity")}
+    search = {"search": "edge-popup", "affine": False, "sparsity": fields.get("sparsity", 0.5)}
     if "heads" in fields:  # a spikformer, and the search of its ConvPEP
-        rest = {name: value for name, value in fields.items() if name not in ("sparsity", "patch_sparsity")}
-        made = [rest | {"model": "spikformer"}]
-        made += [rest | search | {"model": "convpep", "sparsity": fields["sparsity"]}] if "sparsity" in fields else []
+        made = [dense | {"model": "spikformer"}]
+        made += [dense | search | {"model": "convpep"}] if "sparsity" in fields else []
     else:
-        made = [fields | search if "sparsity" in fields else fields]
+        made = [dense]
+        if {"sparsity", "sparsities", "rounds"} & values.keys():
+            if fields.get("model") in UNSEARCHED:
+                return [f"model={fields['model']!r}: this notebook searches tickets in its network, and that is none for it; choose from {', '.join(_searched())}"]
+            made.append(dense | search)
+        if "rounds" in values:
+            made.append(dense | {"search": "snip", "sparsity": search["sparsity"]})
     problems = dict.fromkeys(_pruning(values) if {"rewind", "epochs"} <= values.keys() else [])
     for each in made:
         try:
@@ -115,6 +122,11 @@ def together(values):
         except ValueError as error:
             problems[str(error).removeprefix("Experiment: ")] = None
     return list(problems)
+
+
+def _searched():
+    """The models in which a ticket can be searched whole."""
+    return [name for name in CHOICES["model"] if name not in {*UNSEARCHED, *TRANSFORMERS}]
 
 
 def _pruning(values):
