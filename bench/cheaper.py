@@ -27,11 +27,11 @@ SEEDS = (0, 1, 2)
 MARGIN = 1.0  # points of test accuracy that a cheaper search may lose
 EXACT = "exact"
 COLOURS = (*figures.PALETTE, figures.GREY, figures.LIGHT)  # none of a neuron
-# name: (fields, epochs). Early-Time (Kim et al. 2022): search at fewer steps, then T; and T itself.
+# name: (fields, epochs). At fewer steps until the last epoch, after Kim et al.'s Early-Time (2022); and at T=1 altogether.
 SEARCHES = {
     EXACT: ({}, (1, 2, 3)),
-    "Early-Time 2": (dict(search_timesteps=2), (3,)),
-    "Early-Time 1": (dict(search_timesteps=1), (2, 3)),
+    "T=2, then 4": (dict(search_timesteps=2), (3,)),
+    "T=1, then 4": (dict(search_timesteps=1), (2, 3)),
     "T=1 throughout": (dict(timesteps=1), (1, 2, 3)),
     "bfloat16": (dict(precision="bfloat16"), (3,)),
 }

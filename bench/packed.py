@@ -31,6 +31,7 @@ from sltlib.models import build_model  # noqa: E402
 from sltlib.notebook import plan  # noqa: E402
 from sltlib.pruning import prepare  # noqa: E402
 from sltlib.ticket import Ticket  # noqa: E402
+from sltlib.train import data_of  # noqa: E402
 
 from . import engines, packed_report  # noqa: E402
 from .measure import interleaved, quartiles  # noqa: E402
@@ -83,13 +84,19 @@ def ours(threads):
 
 
 def stored():
-    """{(experiment, accuracy): Packed} of notebook 10's tickets in `mini`, the first seed, as far as they are trained."""
+    """{experiment: Packed} of notebook 10's tickets in `mini`, the first seed, as far as they are trained."""
     found, store = {}, Store()
     for e in plan.experiments("mini", "10_packed_tickets"):
         result = store.get(e) if e.seed == 0 else None
         if result is not None and result.ticket_path is not None:  # none of a pack
-            found[e, result.metrics["test_accuracy"]] = result.ticket().pack()
+            found[e] = result.ticket().pack()
     return found
+
+
+def accuracy(experiment, packed):
+    """The packed network's own accuracy in percent, on the test split: torch rounds otherwise, so its accuracy is another."""
+    test = data_of(experiment).test
+    return 100 * float((packed.predict(test.x.numpy()).argmax(1) == test.y.numpy()).mean())
 
 
 def rounds_of(step, seconds):
@@ -125,7 +132,7 @@ def _weights(packed):
 def trained(threads):
     """DataFrame of the stored tickets: accuracy, ms an image at batch 32, the same network dense and float32 in torch."""
     rows = []
-    for (e, accuracy), packed in stored().items():
+    for e, packed in stored().items():
         pictures = images(AT, packed.input_shape)
         dense = engines.in_torch(engines.folded(build_model(e.replace(neuron="relu", weights="float", search="none", sparsity=0.0)).eval()))
         x = torch.from_numpy(pictures.astype(np.float32) / 255)
@@ -133,7 +140,7 @@ def trained(threads):
         taken = interleaved(step, 60, settle=SETTLE)
         ms = {name: 1e3 * float(np.median(t)) / AT for name, t in taken.items()}
         what = dict(dataset=e.dataset, model=e.model, width=e.width, size=packed.input_shape[-1], neuron=e.neuron, T=packed.steps)
-        about = dict(sparsity=e.sparsity, accuracy=accuracy, ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])
+        about = dict(sparsity=e.sparsity, accuracy=accuracy(e, packed), ms=ms["packed"], torch_ms=ms["torch"], over_torch=ms["torch"] / ms["packed"])
         rows.append(what | about | dict(bytes=packed.nbytes, over_float32=packed.nbytes / (4 * _weights(packed))))
     return pd.DataFrame(rows, columns=TRAINED)
 

@@ -146,8 +146,8 @@ def judge(claim: Claim, table, right: Mapping | None = None, others: Mapping | N
     """The verdict on a claim.
 
     table : the notebook's, as a DataFrame or a file's path, with the columns row, seed, key, the claim's measure
-        and those that its `compare` names. right : {key: `predictions.Right`} of its trainings; without it the
-        interval is over trainings only. others : tables of other notebooks that a sanity check names, by name.
+        and those that its `compare` names. right : {key: `predictions.Right` or Predictions} of its trainings;
+        without it the interval is over trainings only. others : tables of other notebooks that a sanity check names, by name.
     """
     lines = records(table)
     try:
@@ -224,9 +224,10 @@ def _words(claim, found, verdict, why):
     unit = " %" if claim.saving else " points"
     sign = "" if claim.saving else "+"
     text = f"{narrow.mean:{sign}.2f}{unit}, 95 % interval over trainings {narrow.low:{sign}.2f} to {narrow.high:{sign}.2f}"
-    if narrow.n == 1:
-        text = f"{narrow.mean:{sign}.2f}{unit}, one training gives no interval"
-    elif wide:
+    if not found.trainings.known:
+        none = "one training gives" if narrow.n == 1 else "equal in every seed, which gives"
+        text = f"{narrow.mean:{sign}.2f}{unit}, {none} no interval over trainings"
+    if wide and narrow.n > 1:
         text += f", for new images {wide.low:{sign}.2f} to {wide.high:{sign}.2f}"
     text += f"; n={narrow.n}" + (f" of {claim.n} planned: preliminary" if narrow.n < claim.n else "")
     text += f"; {found.wins}" if not claim.saving else ""
@@ -255,7 +256,10 @@ def _stored(claim, place):
     right = predictions.unpack(packed.read_bytes()) if packed.is_file() else None
     names = {pair["notebook"] for pair in claim.sanity if "notebook" in pair}
     others = {name: place / name / "table.csv" for name in names if (place / name / "table.csv").is_file()}
-    tested = judge(claim, own / "table.csv", right, others)
+    if right is None and claim.measure == "test_accuracy":  # over trainings alone the interval would be too narrow
+        tested = Tested(claim, UNTESTED, f"{predictions.FILE} is missing beside its table: run the notebook again.")
+    else:
+        tested = judge(claim, own / "table.csv", right, others)
     about = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     dataset = about.get("dataset") or about.get("settings", {}).get("dataset")
     alone = about.get(ALONE)
@@ -292,7 +296,7 @@ def _cell(tested):
         return f"{where}{tested.verdict}. {tested.why}".replace("|", "/")
     narrow, wide, claim = tested.found.over_trainings, tested.found.over_images, tested.claim
     sign, unit = ("", " %") if claim.saving else ("+", "")
-    spread = f"{narrow.low:{sign}.2f} to {narrow.high:{sign}.2f}" if narrow.n > 1 else "one training"
+    spread = f"{narrow.low:{sign}.2f} to {narrow.high:{sign}.2f}" if tested.found.trainings.known else "one training" if narrow.n == 1 else "no spread"
     spread += f"; new images {wide.low:{sign}.2f} to {wide.high:{sign}.2f}" if wide and narrow.n > 1 else ""
     count = f"n={narrow.n}" + (f" of {claim.n}" if narrow.n < claim.n else "")
     more = f"; {evidence.judge(tested.found, claim.kind, claim.margin, claim.bar)[1]}" if tested.verdict in (OPEN, EQUAL) else ""

@@ -67,11 +67,11 @@ class Evidence:
 
     @property
     def over_images(self) -> Interval | None:
-        """For other trainings and new images; never narrower than over trainings alone."""
+        """For other trainings and new images; never narrower than over trainings alone, where these have a spread."""
         if self.images is None:
             return None
         wide, narrow = self.images.interval(), self.over_trainings
-        return wide if wide.half >= narrow.half else narrow
+        return wide if wide.half >= narrow.half or self.trainings.variance == 0 else narrow
 
     @property
     def decisive(self) -> Interval:
@@ -163,19 +163,19 @@ def judge(found: Evidence, kind: str, margin: float, bar: float = 0.0) -> tuple[
 def _more(found, kind, margin, bar):
     """How many trainings a row would resolve what was measured, in words."""
     seeds = found.trainings
+    if not seeds.known:
+        return f"at least {seeds.n + 1}"
     gap = seeds.mean - bar
     # the nearest verdict that a difference of this size would come to
     distances = [gap, margin - abs(gap)] if kind == "above" else [gap + margin]
-    floor = max(0.0, found.images.variance - seeds.variance) if found.images and math.isfinite(seeds.variance) else 0.0
+    floor = max(0.0, found.images.variance - seeds.variance) if found.images else 0.0
     counts = [needed(max(d, 0.0) if i else d, seeds, floor) for i, d in enumerate(distances)]
     if counts := [count for count in counts if count is not None]:
         return f"about {max(min(counts), seeds.n + 1)} (power {POWER:.0%})"
-    if not math.isfinite(seeds.variance):
-        return "at least 2"
     return "above 10,000, or there would have to be more test images" if floor else "above 10,000"
 
 
 def above(a, b) -> bool | None:
-    """Is a above b, one-sided at 5 %, independent groups? None where one seed cannot tell. The sanity check."""
+    """Is a above b, one-sided at 5 %, independent groups? None where there is no spread to tell by. The sanity check."""
     found = combined([(1, a), (-1, b)], "independent")
-    return None if not math.isfinite(found.variance) else bool(found.interval(0.9).low > 0)
+    return None if not found.known else bool(found.interval(0.9).low > 0)

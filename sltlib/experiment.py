@@ -135,7 +135,7 @@ class Experiment:
         choices=("float32", "bfloat16"),
     )
     search_timesteps: int = field(
-        0, "Early-Time (Kim et al. 2022, arXiv 2207.01382): all epochs but the last run at so many steps",
+        0, "all epochs but the last run at so many steps, after Early-Time (Kim et al. 2022, arXiv 2207.01382)",
         lambda v: v >= 0, "0 (timesteps) or fewer steps than timesteps", read=_unrolled,
     )
     logit_scale: float = field(

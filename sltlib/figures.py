@@ -8,6 +8,7 @@ their names are here too.
 from __future__ import annotations
 
 import math
+import textwrap
 
 from sltlib import stats
 from sltlib.pictures import faded, frame_pictures, images, recording
@@ -21,6 +22,7 @@ __all__ = [
     "alt", "alt_of", "caption", "curves", "describe", "differences", "distribution", "dots", "faded", "frame_pictures",
     "headline", "images", "look", "new", "ratios", "recording", "save", "use",
 ]  # fmt: skip
+LONGEST = 34  # letters of a row's name before it goes on in a second line
 
 
 def _seeds(drawn, counts):
@@ -174,17 +176,21 @@ def differences(
     reference=None,
     ax=None,
     about=None,
+    groups: str = "paired",
 ):
-    """A row for each paired difference: its interval against zero, filled where it is resolved.
+    """A row for each difference: its interval against zero, filled where it is resolved.
 
     found : {label: stats.Interval}. adjusted : {label: p-value after `stats.holm`}; then resolved means below 0.05,
     and a thin line goes on to where the interval ends at the level that the correction leaves it: it excludes
     zero exactly where the mark is filled. Otherwise resolved means that the 95 % interval excludes zero, or -margin
     where there is a margin of non-inferiority; it is drawn there. reference : {label: value}, drawn as hollow
-    diamonds. about : the data set, for the caption.
+    diamonds. about : the data set, and groups : "paired" by seed or "independent" (`stats.Family.groups`), for the caption.
     """
-    given, (fig, ax) = ax is not None, (ax.figure, ax) if ax is not None else new(COLUMN, 0.9 + 0.22 * len(found))
-    bar = -(margin or 0)
+    given, names = ax is not None, list(found)
+    if not given:
+        names = [textwrap.fill(name, LONGEST) for name in found]  # or they would leave the intervals no room
+        fig, ax = new(COLUMN, 0.9 + sum(0.22 + 0.12 * name.count("\n") for name in names))
+    fig, bar = ax.figure, -(margin or 0)
     ax.axvline(0, color="black", linewidth=0.8)
     if margin is not None:
         ax.axvline(bar, color=GREY, linewidth=0.8, linestyle=":")
@@ -199,9 +205,10 @@ def differences(
         told.append(f"{label} {interval}{'' if sure else ', not resolved'}")
         if label in (reference or {}):
             ax.plot(reference[label], i + 0.24, marker="D", color="white", markeredgecolor=GREY, markersize=3.5, zorder=2)
-    _rows(ax, list(found))
+    _rows(ax, names)
     ax.set_xlabel(xlabel)
-    words = _seeds("Mean paired difference", [interval.n for interval in found.values()])
+    kind = {"paired": "Mean paired difference", "independent": "Difference of the means of independent groups (Welch)"}[groups]
+    words = _seeds(kind, [interval.n for interval in found.values()])
     words += "; hollow: not resolved" + (" after Holm's correction, to which the thin lines belong." if adjusted is not None else ".")
     words += f" Dotted: margin of {margin:g}." if margin is not None else ""
     words += " Diamonds: the paper's, one run." if set(reference or {}) & set(found) else ""

@@ -16,9 +16,10 @@ LINEAR = 3.0  # points on either side of 0 that the axis shows to scale; further
 def rows(found: Mapping) -> list[dict]:
     """The picture's data from `claims.table`: a dict for each claim and profile, in points, of energy beyond the claim's 80 %.
 
-    claim, profile, dataset (None where the run does not say), estimate, trainings and images (intervals as (low, high), None
-    where there is none), needs (what the interval must lie above), paper (None where there is none), same (the papers' is the
-    same quantity), verdict, n. Where a claim is not tested the numbers are None.
+    claim, profile, dataset (None where the run does not say), unit (of all numbers to `paper`), estimate, trainings and images
+    (intervals as (low, high), None where there is none), needs (what the interval must lie above), paper (None where there is
+    none), same (the papers' is the same quantity), verdict, n, wins (P(A > B): share of seeds and its interval; of sums over the
+    rows where the claim has more than two). Where a claim is not tested the numbers are None.
     """
     out = []
     for tested_by in found.values():
@@ -30,11 +31,12 @@ def rows(found: Mapping) -> list[dict]:
                 for name, interval in (("trainings", evidence.over_trainings), ("images", evidence.over_images)):
                     if interval and math.isfinite(interval.half):
                         shown[name] = (interval.low - claim.bar, interval.high - claim.bar)
-            paper = claim.paper["value"]
+            paper, unit = claim.paper["value"], f"% saved, beyond {claim.bar:g}" if claim.saving else "points of accuracy"
+            wins = evidence and (evidence.wins.share, evidence.wins.low, evidence.wins.high)
             out.append({
-                "claim": claim.claim, "profile": profile, "dataset": tested.dataset or None, **shown,
+                "claim": claim.claim, "profile": profile, "dataset": tested.dataset or None, "unit": unit, **shown,
                 "needs": -claim.margin if claim.kind == "no worse" else 0.0, "paper": None if paper is None else paper - claim.bar, "same": claim.paper["same"],
-                "verdict": tested.verdict, "n": tested.n,
+                "verdict": tested.verdict, "n": tested.n, "wins": wins,
             })  # fmt: skip
     return out
 

@@ -21,7 +21,8 @@ MOST = 10_000  # trainings; a difference that takes more is called out of reach
 class Interval:
     """A mean with its t-interval over n values; p is a difference's two-sided p-value.
 
-    With n=1 the interval is unbounded. Without any spread it is the mean itself.
+    With n=1 the interval is unbounded. Without any spread that of a mean is the mean itself, and that of a difference
+    is unbounded: see `Estimate`.
     """
 
     mean: float
@@ -41,22 +42,31 @@ class Interval:
 
 
 class Estimate(NamedTuple):
-    """What a t-interval is made of: the estimate, its variance (infinite where n=1), the degrees of freedom, n."""
+    """What a t-interval is made of: the estimate, its variance (infinite where n=1), the degrees of freedom, n.
+
+    A variance of 0 says that the values are coarser than their spread, as accuracies on few images are: two differences of
+    one image are often equal. It says nothing of how far the next value may lie, so it resolves nothing (`known`).
+    """
 
     mean: float
     variance: float
     df: float
     n: int
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a spread to judge by: more than one value, and not all the same."""
+        return math.isfinite(self.variance) and self.variance > 0
+
     def interval(self, level: float = LEVEL) -> Interval:
-        """The two-sided t-interval with the two-sided p-value of "it is 0"."""
-        if not math.isfinite(self.variance):
+        """The two-sided t-interval with the two-sided p-value of "it is 0"; unbounded, with p = 1, where no spread is `known`."""
+        if not self.known:
             return Interval(self.mean, -math.inf, math.inf, self.n, 1.0)
         from scipy.special import stdtr, stdtrit  # scipy.stats would take a second to import
 
         error = math.sqrt(self.variance)
         half = float(stdtrit(self.df, (1 + level) / 2)) * error
-        p = 1.0 if self.mean == 0 else 0.0 if error == 0 else float(2 * stdtr(self.df, -abs(self.mean) / error))
+        p = float(2 * stdtr(self.df, -abs(self.mean) / error))
         return Interval(self.mean, self.mean - half, self.mean + half, self.n, p)
 
 
@@ -76,7 +86,7 @@ def by_seed(values, name: str = "values") -> dict:
 def estimate(values) -> Estimate:
     """The mean of independent values: variance s²/n, n - 1 degrees of freedom."""
     x = np.array(list(by_seed(values).values()))
-    if np.all(x == x[0]):  # exactly no spread, where rounding would leave some
+    if np.ptp(x) <= 1e-9 * max(np.abs(x).max(), 1e-3):  # no spread, where rounding would leave some
         return Estimate(float(x[0]), math.inf if len(x) == 1 else 0.0, len(x) - 1, len(x))
     return Estimate(math.fsum(x) / len(x), float(np.var(x, ddof=1)) / len(x), len(x) - 1, len(x))
 
@@ -85,12 +95,15 @@ def interval(values, level: float = LEVEL) -> Interval:
     """Mean and two-sided t-interval of independent values; level in (0, 1)."""
     if not 0 < level < 1:
         raise ValueError(f"level={level!r}: give a number above 0 and below 1")
-    found = estimate(values).interval(level)
+    found = estimate(values)
+    if found.variance == 0:
+        return Interval(found.mean, found.mean, found.mean, found.n)
+    found = found.interval(level)
     return Interval(found.mean, found.low, found.high, found.n)
 
 
 def paired(a, b, level: float = LEVEL) -> Interval:
-    """Interval of a - b over pairs, with the paired t-test's two-sided p (1 where n=1).
+    """Interval of a - b over pairs, with the paired t-test's two-sided p (1 where n=1, or all differences are equal).
 
     For what shares something by seed: initial weights, a mask, a ConvPEP. Else `contrast`. Raises ValueError
     where a seed has no partner: no pair is dropped in silence.
@@ -185,10 +198,8 @@ def resolvable(found: Estimate, level: float = LEVEL, chance: float = POWER) -> 
     """The smallest true difference that as many seeds of this spread resolve with a power of 80 %."""
     from scipy.special import nctdtrinc, stdtrit
 
-    if not math.isfinite(found.variance):
+    if not found.known:
         return math.inf
-    if found.variance == 0:
-        return 0.0
     return float(nctdtrinc(found.df, 1 - chance, stdtrit(found.df, (1 + level) / 2))) * math.sqrt(found.variance)
 
 
@@ -198,7 +209,7 @@ def needed(effect: float, found: Estimate, floor: float = 0.0, level: float = LE
     found : the estimate over trainings, whose variance falls with n. floor : variance that does not, as that of
     the test images.
     """
-    if not math.isfinite(found.variance) or effect == 0:
+    if not found.known or effect == 0:
         return None
 
     def enough(n):

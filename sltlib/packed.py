@@ -122,7 +122,7 @@ class Packed:
 
         tensors = {f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in ARRAYS}
         shapes = [[getattr(layer, field) for field in ("name", "inputs", "outputs", "kernel", "size", "pool")] for layer in self.layers]
-        head = {"format": FORMAT, "experiment": self.experiment.spec(), "mean": self.mean, "std": self.std, "layers": shapes}
+        head = {"format": FORMAT, "experiment": self.experiment.canonical(), "mean": self.mean, "std": self.std, "layers": shapes}
         head["sha256"] = _digest(tensors, head)
         blob = save(tensors, metadata={NAME: json.dumps(head, sort_keys=True)})
         files.write(path, blob)

@@ -55,6 +55,11 @@ class Predictions:
         return cls(classes.astype(np.uint8), classes == labels, fingerprint(labels))
 
     @property
+    def images(self) -> np.ndarray:
+        """As of a `Right`: which are right."""
+        return self.right
+
+    @property
     def accuracy(self) -> float:
         """In percent."""
         return 100 * float(self.right.mean())
@@ -83,8 +88,7 @@ def pack(found: Mapping) -> bytes:
     groups: dict = {}
     for key in sorted(found):
         one = found[key]
-        images = one.right if isinstance(one, Predictions) else one.images
-        groups.setdefault((one.labels, len(images)), {})[key] = np.packbits(images)
+        groups.setdefault((one.labels, len(one.images)), {})[key] = np.packbits(one.images)
     places = sorted(groups)
     tensors = {str(i): np.stack(list(groups[place].values())) for i, place in enumerate(places)}
     head = {"groups": [{"labels": p[0], "images": p[1], "keys": list(groups[p])} for p in places]}

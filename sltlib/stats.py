@@ -7,6 +7,7 @@ by seed, between independent groups: which of them is said beforehand (`groups`)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,31 +33,42 @@ class Verdict:
         return f"{self.claim}: {self.verdict} (n={self.n}). {self.detail}"
 
 
-def _difference(found):
+def _difference(found, groups):
     """One sentence on a difference."""
     if found.n == 1:
         return f"Difference {found.mean:+.2f}; one seed gives no interval."
-    return f"Difference {found.mean:+.2f}, {LEVEL:.0%} interval {found.low:+.2f} to {found.high:+.2f}."
+    if not math.isfinite(found.half):
+        return f"Difference {found.mean:+.2f} in each of {found.n} seeds: values without any spread give no interval."
+    how = {"paired": "paired", "independent": "Welch"}[groups]
+    return f"Difference {found.mean:+.2f}, {LEVEL:.0%} interval ({how}) {found.low:+.2f} to {found.high:+.2f}."
 
 
 def _resolvable(found):
     """What the seeds could have resolved, as a statement on power; found : an Estimate."""
-    if found.n == 1:
+    if not found.known:
         return ""
     return f" {found.n} seeds of this spread resolve a difference of {resolvable(found):.2f} with a power of {POWER:.0%}."
 
 
-def _superior(found, claim, p_adjusted):
+def _itself(a, b, claim):
+    """The verdict on a row that is compared with itself under another name, or with one that says the same; else None."""
+    a, b = by_seed(a), by_seed(b)
+    if len(a) > 1 and a == b:
+        return Verdict(claim, UNTESTED, "Both rows have the same value in every seed, as one network under two names has.", len(a))
+    return None
+
+
+def _superior(found, claim, p_adjusted, groups):
     """found : the Estimate of a difference."""
     shown = found.interval()
     if p_adjusted is None:
         verdict = HOLDS if shown.low > 0 else FAILS if shown.high < 0 else OPEN
-        detail = _difference(shown)
+        detail = _difference(shown, groups)
     else:
         verdict = OPEN
         if found.n > 1 and p_adjusted < 1 - LEVEL:
             verdict = HOLDS if found.mean > 0 else FAILS
-        detail = f"{_difference(shown)} Holm-adjusted p = {p_adjusted:.3g}."
+        detail = f"{_difference(shown, groups)} Holm-adjusted p = {p_adjusted:.3g}."
     if verdict == OPEN:
         detail += _resolvable(found)
     return Verdict(claim, verdict, detail, found.n)
@@ -69,7 +81,8 @@ def superior(a, b, claim: str, p_adjusted: float | None = None, groups: str = "p
         difference and p_adjusted < 0.05 decide.
     groups : "paired" by seed, or "independent" where the seeds share nothing (Welch).
     """
-    return _superior(combined([(1, a), (-1, b)], groups), claim, p_adjusted)
+    found = combined([(1, a), (-1, b)], groups)
+    return _itself(a, b, claim) or _superior(found, claim, p_adjusted, groups)
 
 
 def _margin(margin):
@@ -77,11 +90,11 @@ def _margin(margin):
         raise ValueError(f"margin={margin!r}: give a number above 0")
 
 
-def _noninferior(found, claim, margin):
+def _noninferior(found, claim, margin, groups):
     _margin(margin)
     shown = found.interval()
     verdict = HOLDS if shown.low > -margin else FAILS if shown.high < -margin else OPEN
-    detail = f"{_difference(shown)} Margin {margin:g}."
+    detail = f"{_difference(shown, groups)} Margin {margin:g}."
     if verdict == OPEN:
         detail += _resolvable(found)
     return Verdict(claim, verdict, detail, found.n)
@@ -89,7 +102,8 @@ def _noninferior(found, claim, margin):
 
 def noninferior(a, b, claim: str, margin: float = 1.0, groups: str = "paired") -> Verdict:
     """Is a at most `margin` below b? Judged by the interval of the difference a - b; groups as in `superior`."""
-    return _noninferior(combined([(1, a), (-1, b)], groups), claim, margin)
+    found = _noninferior(combined([(1, a), (-1, b)], groups), claim, margin, groups)
+    return _itself(a, b, claim) or found
 
 
 def equal(a, b, claim: str, margin: float = 1.0, groups: str = "paired") -> Verdict:
@@ -100,14 +114,14 @@ def equal(a, b, claim: str, margin: float = 1.0, groups: str = "paired") -> Verd
     """
     _margin(margin)
     found = combined([(1, a), (-1, b)], groups)
+    if same := _itself(a, b, claim):
+        return same
     shown, p = found.interval(), 1.0
-    if found.variance == 0:
-        p = float(abs(found.mean) >= margin)
-    elif found.n > 1:
+    if found.known:
         p = _two_one_sided(a, b, margin, groups)
-    outside = found.n > 1 and (shown.low > margin or shown.high < -margin)
+    outside = shown.low > margin or shown.high < -margin
     verdict = EQUAL if p < (1 - LEVEL) / 2 else FAILS if outside else OPEN
-    detail = f"{_difference(shown)} Margin {margin:g}, two one-sided tests: p = {p:.3g}."
+    detail = f"{_difference(shown, groups)} Margin {margin:g}, two one-sided tests: p = {p:.3g}."
     return Verdict(claim, verdict, detail + (_resolvable(found) if verdict == OPEN else ""), found.n)
 
 
@@ -180,11 +194,15 @@ def interior_optimum(values_by_x: Mapping, claim: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Family:
-    """Comparisons that are judged together, by name: differences, p-values after `holm`, verdicts."""
+    """Comparisons that are judged together, by name: differences, p-values after `holm`, verdicts.
+
+    groups : "paired" by seed, or "independent" (Welch).
+    """
 
     differences: dict[str, Interval]
     adjusted: dict[str, float]
     claims: dict[str, Verdict]
+    groups: str = "paired"
 
 
 def family(values: Mapping, comparisons: Mapping, margin: float | None = None, groups: str = "paired") -> Family:
@@ -198,10 +216,14 @@ def family(values: Mapping, comparisons: Mapping, margin: float | None = None, g
         weights = (1, -1, -1, 1)[: len(rows)]
         estimates[claim] = combined([(w, values[row]) for w, row in zip(weights, rows, strict=True)], groups)
     found = {claim: difference.interval() for claim, difference in estimates.items()}
+    itself = {claim: _itself(*(values[row] for row in rows), claim) for claim, rows in comparisons.items() if len(rows) == 2}
+    itself = {claim: verdict for claim, verdict in itself.items() if verdict}
     if margin is not None:
-        return Family(found, {}, {claim: _noninferior(e, claim, margin) for claim, e in estimates.items()})
-    adjusted = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
-    return Family(found, adjusted, {claim: _superior(e, claim, adjusted[claim]) for claim, e in estimates.items()})
+        judged, adjusted = {claim: _noninferior(e, claim, margin, groups) for claim, e in estimates.items()}, {}
+    else:
+        adjusted = dict(zip(found, holm([difference.p for difference in found.values()]), strict=True))
+        judged = {claim: _superior(e, claim, adjusted[claim], groups) for claim, e in estimates.items()}
+    return Family(found, adjusted, judged | itself, groups)
 
 
 def summary(table, by, value: str, level: float = LEVEL):

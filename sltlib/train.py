@@ -133,7 +133,7 @@ def fit(model, data, experiment, report=lambda done, total: None, checkpoints=No
             x = batch(data, images, index, experiment.augment, layers.generator(experiment, "augment", step))
         else:
             x = tokens.index_select(0, index).transpose(0, 1).float()
-        if experiment.search_timesteps:  # Early-Time: few steps in all epochs but the last
+        if experiment.search_timesteps:  # few steps in all epochs but the last
             last = epoch == experiment.epochs - 1
             model.set_timesteps(experiment.timesteps if last else experiment.search_timesteps)
         pruning.draw_noise(model, experiment, step)

@@ -105,13 +105,13 @@ def test_search_time_counts_every_epoch_at_its_number_of_steps(monkeypatch):
     shares = cheaper.measured(cheaper.experiments(seeds=(0,)), 3)
     assert shares[cheaper.EXACT, 3] == 1 and shares[cheaper.EXACT, 1] == pytest.approx(1 / 3)
     assert {name for name, _ in shares} == set(cheaper.SEARCHES)
-    assert shares["Early-Time 1", 3] == pytest.approx((1 + 1 + 4) / 12)
+    assert shares["T=1, then 4", 3] == pytest.approx((1 + 1 + 4) / 12)
     assert shares["T=1 throughout", 3] == pytest.approx(0.25)
 
 
 def test_a_cheaper_search_is_judged_against_the_exact_one_at_the_most_epochs():
     found = pd.DataFrame([
-        {"way": way, "epochs": epochs, "seed": seed, "test_accuracy": value + seed / 100}
+        {"way": way, "epochs": epochs, "seed": seed, "test_accuracy": value + seed / 100 * (way != cheaper.EXACT)}
         for way, epochs, value in ((cheaper.EXACT, 3, 80.0), (cheaper.EXACT, 1, 70.0), ("good", 3, 79.9), ("bad", 3, 75.0))
         for seed in (0, 1, 2)
     ])  # fmt: skip
@@ -182,9 +182,9 @@ def test_the_table_of_changes_has_the_difference_to_no_change():
     import pandas as pd
 
     lines = [("nothing", "BinWSNN-ConnS", 0.8, seed, 80.0 + seed) for seed in range(3)]
-    lines += [("6 epochs", "BinWSNN-ConnS", 0.8, seed, 82.5 + seed) for seed in range(3)]
+    lines += [("6 epochs", "BinWSNN-ConnS", 0.8, seed, 82.5 + 1.1 * seed) for seed in range(3)]
     table = starves.told(pd.DataFrame(lines, columns=["change", "row", "sparsity", "seed", "val_accuracy"])).splitlines()
-    assert table[2].startswith("| nothing | 81.0 |") and table[3].startswith("| 6 epochs | +2.5 (+2.5 to +2.5) |")
+    assert table[2].startswith("| nothing | 81.0 |") and table[3].startswith("| 6 epochs | +2.6 (+2.4 to +2.8) |")
     assert "MPSLT (lif), 80 %" in table[0] and len({line.count("|") for line in table}) == 1
 
 
@@ -314,7 +314,7 @@ def test_a_rate_is_chosen_on_the_validation_split_and_alone_is_exchanged(monkeyp
 
     def score(e):
         if e.model == "linear":  # below all others, or the claim is not tested
-            return 50, 40
+            return 50, 40 + e.seed / 10
         if e.timesteps == 1 and e.key not in registered:
             return one_step[e.lr]
         return (80, 70 + e.seed / 10) if e.key in registered else accuracy[e.lr]
@@ -351,7 +351,7 @@ def test_what_is_stored_so_far_is_written_and_nothing_is_trained(monkeypatch, tm
     """The registered trainings and one of another rate: a line of one seed, and no claim is judged with it."""
     first, second = (plan.primary("mini", name) for name in (tune.SWEEP, "04_time_and_decay"))
     registered = {e.key for *_, e in first + second}
-    run = scored(monkeypatch, tmp_path, lambda e: (50, 40) if e.model == "linear" else (80, 70) if e.key in registered else (90, 75))
+    run = scored(monkeypatch, tmp_path, lambda e: (50, 40 + e.seed / 10) if e.model == "linear" else (80, 70) if e.key in registered else (90, 75))
     run([e for *_, e in first + second])
     at_95 = next(e for where, _, e in first if where == dict(rates.TRIED[0].point))
     run([at_95.replace(lr=0.02)])
@@ -410,7 +410,7 @@ def test_the_pages_say_of_the_rates_what_the_study_gave(tmp_path):
     of = {network: part for network, part in found.groupby("network")}
     best = of["MPSLT, 95 %"]
     best = best[best.lr == rates.best(best.to_dict("records"))]
-    assert f"With the best of three learning rates it is {mean['BinWSNN', 0] - best.test_accuracy.mean():.1f} there," in text
+    assert f"At the best of three learning rates it is {mean['BinWSNN', 0] - best.test_accuracy.mean():.1f} there," in text
     store = Store(tmp_path)
     unpack(store, rates.FOLDER / "rates.zip")
     right = predictions.unpack((own / predictions.FILE).read_bytes())
@@ -425,7 +425,7 @@ def test_the_pages_say_of_the_rates_what_the_study_gave(tmp_path):
         gain = both[1].found.difference
     assert "Reward 1's difference is {} as registered, and {} with this rate:".format(*said["reward-1"]) in page
     assert "What eight steps gain over one is {} as registered, and {} with this rate at T = 1".format(*said["time-and-decay"]) in page
-    assert f"and the gain from one step to eight is {gain:.2f}:" in text
+    assert f"there, the gain in time {gain:.2f}:" in text
 
 
 def test_the_pages_say_of_cifar10_what_the_study_gave():

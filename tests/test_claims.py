@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import json
+import math
 import re
 import subprocess
 import sys
@@ -260,13 +262,43 @@ def test_a_cell_of_the_table_says_a_verdict_with_both_intervals_in_few_words(res
     assert re.search(r"not resolved: -0\.75 \(\S+ to \S+\), n=2 of 6; n would have to be about \d+ \(power 80%\) ", claims.markdown({"cifar10": {"mini": open_}}))
     equal = claims.Tested(CLAIMS["reward-1"], stats.EQUAL, "x", evidence.evidence([(1, [80.0, 80.1, 80.2]), (-1, [80.1, 80.0, 80.2])], "independent"))
     assert re.search(r"equal[^:]*: \S+ \(.*\), n=3 of 6; margin 1 ", claims.markdown({"reward-1": {"mini": equal}}))
+    flat = claims.Tested(CLAIMS["energy"], stats.OPEN, "x", evidence.evidence([(1, [89.0, 89.0])], "paired", bar=80))
+    assert "not resolved: 89.00 % (no spread), n=2 of 6; " in claims.markdown({"energy": {"mini": flat}})
     single = claims.Tested(CLAIMS["energy"], stats.OPEN, "x", evidence.evidence([(1, [89.0])], "paired", bar=80))
     assert "not resolved: 89.00 % (one training), n=1 of 6; n would have to be at least 2 " in claims.markdown({"energy": {"mini": single}})
+
+
+def test_without_its_predictions_a_folder_gives_no_verdict(results):
+    """The interval over trainings alone is the narrower one: it would hold what new images leave open."""
+    (results / "study" / "02_table1_cnn" / predictions.FILE).unlink()
+    found = claims.table(results=results)["cifar10"]["study"]
+    assert found.verdict == stats.UNTESTED and "predictions.safetensors is missing beside its table" in found.why
+
+
+def test_a_notebook_judges_its_claim_as_the_pages_do():
+    """Notebook 09 judges its claim itself: what it committed is what the pages read from its files, interval by interval."""
+    told = json.loads((paths.ROOT / "results" / "mini" / "09_standard_tickets" / "metrics.json").read_text())["primary"]
+    read = claims.table(("mini",), paths.ROOT / "results")["standard-tickets"]["mini"]
+    assert (told["verdict"], told["why"]) == (read.verdict, read.why) and "for new images" in read.why
+
+
+def test_a_row_with_no_other_spread_than_its_images_goes_by_these():
+    """Equal differences have no interval over trainings; that for new images is known all the same."""
+    right = np.random.default_rng(0).random((3, 400)) < 0.8
+    right[1:] = right[0]
+    a = dict(enumerate(right))
+    b = {seed: images & (np.arange(400) > 40) for seed, images in a.items()}
+    found = evidence.evidence([(1, {s: 100 * x.mean() for s, x in a.items()}), (-1, {s: 100 * x.mean() for s, x in b.items()})], "paired", [a, b])
+    assert math.isinf(found.over_trainings.half) and 0 < found.decisive.half < 10 and evidence.judge(found, "above", 1)[0] == stats.HOLDS
+    bare = evidence.evidence([(1, [81.0, 82.0, 83.0]), (-1, [80.0, 81.0, 82.0])], "paired")
+    assert evidence.judge(bare, "above", 0.5) == (stats.OPEN, "n would have to be at least 4")
 
 
 def test_the_forest_plot_draws_what_its_rows_tell(results):
     found = claims.table(results=results)
     rows = {row["profile"]: row for row in forest.rows(found)}
+    wins = found["cifar10"]["study"].found.wins
+    assert rows["study"]["unit"] == "points of accuracy" and rows["study"]["wins"] == (wins.share, wins.low, wins.high)
     assert rows["study"]["needs"] == -1 and rows["study"]["paper"] == 0.05 and rows["study"]["n"] == 6
     low, high = rows["study"]["images"]
     assert low <= rows["study"]["trainings"][0] < rows["study"]["estimate"] < rows["study"]["trainings"][1] <= high
@@ -288,7 +320,7 @@ def test_a_claim_that_is_not_tested_has_a_row_without_a_mark():
     assert row["estimate"] is None and row["images"] is None and row["verdict"] == "not tested"
     over = claims.Tested(CLAIMS["energy"], stats.HOLDS, "x", evidence.evidence([(1, [89.0, 90.0])], "paired", bar=80))
     (row,) = forest.rows({"energy": {"mini": over}})  # beyond the 80 %
-    assert row["estimate"] == pytest.approx(9.5) and sum(row["trainings"]) / 2 == pytest.approx(9.5) and row["paper"] == pytest.approx(8.8)
+    assert row["unit"] == "% saved, beyond 80" and row["estimate"] == pytest.approx(9.5) and sum(row["trainings"]) / 2 == pytest.approx(9.5) and row["paper"] == pytest.approx(8.8)
     fig = forest.draw({"reward-2": {"mini": tested}})
     assert any("mini: not tested" == text.get_text() for text in fig.axes[1].texts)
 

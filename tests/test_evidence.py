@@ -234,8 +234,8 @@ def test_equal_is_statsmodels_two_one_sided_tests_and_the_drawn_interval():
 
 
 def test_equal_without_spread_or_with_one_seed():
-    assert stats.equal([1, 2], [1, 2], "c").verdict == stats.EQUAL
-    assert stats.equal([5, 6], [1, 2], "c").verdict == stats.FAILS
+    assert stats.equal([1.5, 2.5], [1, 2], "c").verdict == stats.OPEN
+    assert stats.equal([5, 6], [1, 2], "c").verdict == stats.OPEN
     assert stats.equal([1], [1], "c").verdict == stats.OPEN
     with pytest.raises(ValueError, match="margin=0"):
         stats.equal([1, 2], [1, 2], "c", 0)

@@ -16,7 +16,7 @@ def test_metrics_are_sorted_rounded_and_without_nan():
     metrics = {
         "z": np.float32(0.1),
         "a": stats.interval([5.0]),
-        "verdict": stats.superior([2, 3], [1, 2], "a claim"),
+        "verdict": stats.superior([2, 3.01], [1, 2], "a claim"),
         "seeds": np.arange(3),
         "yes": np.bool_(True),
         "none": None,

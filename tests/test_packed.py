@@ -1,6 +1,7 @@
 """Packed tickets give the spikes of an integer-count reference, bit for bit, whatever computes them."""
 
 import ctypes
+import json
 import platform
 import os
 import subprocess
@@ -9,20 +10,23 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from sltlib import models, neurons, packed, packed_kernel
 from sltlib.__main__ import main
+from sltlib.base import paths
 from sltlib.data import load_data
 from sltlib.experiment import Experiment
 from sltlib.packed import Packed
 from sltlib.packed_layer import lists
 from sltlib.pruning import prepare
 from sltlib.ticket import Sparse, Ticket
-from sltlib.train import batch
+from sltlib.train import batch, data_of
 
 MOMENTS = {1: ((0.3,), (0.35,)), 3: ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), 2: ((0.0, 0.0), (0.01, 0.02))}
 compiled = pytest.mark.skipif(packed_kernel.compiler() is None, reason="no C++ compiler here")
@@ -315,6 +319,20 @@ def test_a_file_holds_it_all(tmp_path):
     assert np.array_equal(again.predict(images), network.predict(images))
     assert network.save(tmp_path / "again") == size
     assert (tmp_path / "again").read_bytes() == (tmp_path / "network").read_bytes()
+    with safe_open(tmp_path / "again", "numpy") as file:
+        head = json.loads(file.metadata()[packed.NAME])
+    assert head["experiment"] == ticket.experiment.canonical(), "a new field must change no byte"
+
+
+def test_the_committed_packed_ticket_has_the_accuracy_of_its_row():
+    """What a fresh clone has to use at once: notebook 10's first seed with the most weights removed."""
+    place = paths.ROOT / "results" / "mini" / "10_packed_tickets"
+    network, table = Packed.load(place / "packed.safetensors"), pandas.read_csv(place / "table.csv", dtype={"key": str})
+    (line,) = table[table.key == network.experiment.key].itertuples()
+    assert (line.sparsity, line.seed) == (table.sparsity.max(), table.seed.min()) and line.bytes == network.nbytes
+    test = data_of(network.experiment).test
+    hit = network.predict(test.x.numpy()).argmax(1) == test.y.numpy()
+    assert 100 * hit.mean() == pytest.approx(line.accuracy, abs=0.006)
 
 
 def test_a_damaged_or_foreign_file_is_refused(tmp_path):

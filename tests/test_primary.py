@@ -11,6 +11,7 @@ import torch
 from sltlib import claims, compared, data_of, energy, predictions, run, train
 from sltlib.base import paths
 from sltlib.engine import packs
+from sltlib.engine.run import one_data
 from sltlib.engine.store import Store
 from sltlib.notebook import outputs, plan, primary, profiles
 
@@ -55,6 +56,26 @@ def test_mini_trains_all_that_its_claims_compare(monkeypatch, name):
         found = plan.primary("mini", notebook)
         for point in compared.needs(claim, notebook):
             assert [seed for other, seed, _ in found if other == point] == profiles.settings("mini", notebook)["seeds"], point
+
+
+def test_results_of_two_copies_of_a_data_set_are_not_judged_together(tmp_path, monkeypatch, wanted):
+    """The same key, other images: a JPEG copy whose files have other names holds out other ones."""
+    monkeypatch.setenv("SLT_RESULTS", str(tmp_path / "results"))
+    store = Store(tmp_path / "store")
+    for copy in ("0123456789abcdef", "fedcba9876543210"):
+        point, seed, e = wanted[0 if copy.startswith("0") else 1]
+        found = predictions.Predictions.of(LABELS, LABELS)
+        store.publish(e, {"test_accuracy": 100.0, "val_accuracy": 50.0}, provenance={"data": copy}, predictions=predictions.encode(found))
+    words = "were trained on other images .data 0123456789abcdef and fedcba9876543210 in their provenance.*SLT_DATA, SLT_STORE"
+    with pytest.raises(ValueError, match=words):
+        primary.write("mini", REWARD_1, store)
+    with pytest.raises(ValueError, match=words):
+        run([e for *_, e in wanted[:2]], store=store)
+    assert not (tmp_path / "results" / "mini").exists()
+    frames = {result.experiment: result for result in map(store.get, [e for *_, e in wanted[:2]])}
+    first, second = frames.values()
+    first, second = (dataclasses.replace(r, experiment=r.experiment.replace(dataset="fashion-dvs", timesteps=t)) for r, t in ((first, 2), (second, 4)))
+    one_data([first, second])  # frames of another number have another fingerprint, rightly
 
 
 def test_a_notebook_without_a_claim_needs_nothing(monkeypatch, capsys):

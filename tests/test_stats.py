@@ -99,8 +99,9 @@ def test_level_is_a_fraction(level):
 def test_one_seed_and_no_spread_give_no_nan():
     one = stats.paired([3], [1])
     assert (one.mean, one.low, one.high, one.p, one.n) == (2, -math.inf, math.inf, 1, 1)
-    assert stats.paired([3, 4], [1, 2]) == stats.Interval(2, 2, 2, 2, 0.0)
-    assert stats.paired([3, 4], [3, 4]) == stats.Interval(0, 0, 0, 2, 1.0)
+    assert stats.paired([3, 4], [1, 2]) == stats.Interval(2, -math.inf, math.inf, 2, 1.0)
+    assert stats.paired([80.05, 80.1], [80.0, 80.05]).p == 1.0, "what rounding leaves is no spread"
+    assert stats.paired([3, 4], [3, 4]) == stats.Interval(0, -math.inf, math.inf, 2, 1.0)
     assert stats.interval([0.1] * 3) == stats.Interval(0.1, 0.1, 0.1, 3)
     assert str(stats.interval([1, 2, 3])) == "2.00 ± 2.48 (n=3)" and str(stats.interval([1])) == "1.00 (n=1)"
 
@@ -151,8 +152,6 @@ def plus(*gains):
         ((2, 2.2, 2.1), stats.HOLDS),
         ((-2, -2.2, -2.1), stats.FAILS),
         ((2, -1, 1), stats.OPEN),
-        ((1, 1, 1), stats.HOLDS),
-        ((0, 0, 0), stats.OPEN),
     ],
 )
 def test_superior(gains, verdict):
@@ -160,6 +159,36 @@ def test_superior(gains, verdict):
     assert (found.claim, found.verdict, found.n) == ("a beats b", verdict, 3)
     if verdict == stats.OPEN:
         assert "3 seeds of this spread resolve" in found.detail
+
+
+@pytest.mark.parametrize("judge", [stats.superior, stats.noninferior, stats.equal])
+def test_equal_differences_resolve_nothing(judge):
+    """Accuracies are multiples of an image's share: two equal differences are no measure of how far the next may lie."""
+    found = judge(plus(1, 1, 1), BASE, "c")
+    assert found.verdict == stats.OPEN and "Difference +1.00 in each of 3 seeds" in found.detail and "resolve" not in found.detail
+
+
+@pytest.mark.parametrize("groups", ["paired", "independent"])
+def test_a_row_is_not_compared_with_itself(groups):
+    """One training under two names would be "no worse" than itself, and of independent groups with an interval."""
+    for judge in (stats.superior, stats.noninferior, stats.equal):
+        assert judge(BASE, dict(BASE), "c", groups=groups).verdict == stats.UNTESTED
+    values = {"a": BASE, "b": dict(BASE), "c": plus(1, 2, 3)}
+    for margin in (None, 1.0):
+        found = stats.family(values, {"a, b": ("a", "b"), "c, a": ("c", "a"), "four": ("a", "b", "c", "c")}, margin, groups)
+        assert [found.claims[name].verdict == stats.UNTESTED for name in ("a, b", "c, a", "four")] == [True, False, False]
+        assert found.groups == groups
+
+
+@pytest.mark.parametrize(("n", "images"), [(2, 2000), (3, 100), (2, 10_000)])
+def test_a_family_of_rounded_values_has_few_false_verdicts(n, images):
+    """Nothing there, values as coarse as accuracies: Holm promises a verdict in 5 % of families at most."""
+    rng, wrong, tried = np.random.default_rng(0), 0, 200
+    for _ in range(tried):
+        values = {name: np.round(rng.normal(83, 0.5, n) * images / 100) * 100 / images for i in range(16) for name in (f"a{i}", f"b{i}")}
+        found = stats.family({k: dict(enumerate(v)) for k, v in values.items()}, {str(i): (f"a{i}", f"b{i}") for i in range(16)})
+        wrong += any(one.verdict in (stats.HOLDS, stats.FAILS) for one in found.claims.values())
+    assert wrong <= tried * (0.05 + 2 * math.sqrt(0.05 * 0.95 / tried)), wrong
 
 
 def test_superior_in_a_family_goes_by_the_adjusted_p():
@@ -232,7 +261,7 @@ def test_interior_optimum(gains, verdict):
 
 
 def test_an_optimum_is_corrected_for_the_points_that_could_have_won():
-    low, high = (-5, -5, -5), (1, 1.3, 0.7)  # high is above 0 with p = 0.029
+    low, high = (-5, -5.1, -4.9), (1, 1.3, 0.7)  # high is above 0 with p = 0.029
     sweep = {x: plus(*g) for x, g in {1: (0, 0, 0), 2: high, 5: (0, 0, 0)}.items()}
     assert stats.interior_optimum(sweep, "c").verdict == stats.HOLDS
     assert stats.interior_optimum({**sweep, 3: plus(*low)}, "c").verdict == stats.OPEN

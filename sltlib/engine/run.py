@@ -112,6 +112,24 @@ def _added(experiment):
     return added
 
 
+def one_data(results) -> None:
+    """Raise ValueError where two results of one data set were trained on other images, by the fingerprint in their provenance.
+
+    Every split is drawn from the order of the images, which of JPEG files goes by their names: two copies of one data set
+    can differ though each is whole, and their results have the same keys.
+    """
+    seen = {}
+    for result in results:
+        e, found = result.experiment, result.provenance.get("data")
+        what = (e.dataset, *((e.timesteps, e.image_size, e.binning) if e.event else ()))
+        first, key = seen.setdefault(what, (found, e.key)) if found else (found, e.key)
+        if first != found:
+            raise ValueError(
+                f"{e.dataset}: {key} and {e.key} were trained on other images (data {first} and {found} in their provenance): they cannot stand "
+                "in one table. Keep each copy of the data set, and what was trained on it, in a store of its own (SLT_DATA, SLT_STORE)"
+            )
+
+
 def _table(experiments, store, trained):
     import pandas
 
@@ -124,6 +142,7 @@ def _table(experiments, store, trained):
         row |= {"source": e.source.key if e.source else None, "key": e.key}
         metrics = results[e.key].metrics
         rows.append(row | {name: math.nan if value is None else value for name, value in metrics.items()})
+    one_data(results.values())
     table = pandas.DataFrame(rows, columns=None if rows else [*fields, "key"])
     table.attrs["trained"] = trained
     return table

@@ -13,7 +13,8 @@ from sltlib.base.words import plain, shown
 from sltlib.engine import curves
 
 OUTPUTS = ("table.csv", "metrics.json", "figure.png", "figures", "tickets")  # what every notebook leaves
-ALSO = (predictions.FILE, convergence.FILE)  # what one that trains leaves besides: in git, and none of the pipeline's business
+# What some leave besides: in git, and none of the pipeline's business. The last is a ticket to use at once (notebook 10).
+ALSO = (predictions.FILE, convergence.FILE, "packed.safetensors")
 DIGITS = 6  # of the numbers in them
 
 

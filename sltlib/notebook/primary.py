@@ -17,6 +17,7 @@ import pandas
 
 from sltlib import claims, compared, convergence, predictions
 from sltlib.base import files, paths
+from sltlib.engine.run import one_data
 from sltlib.engine.store import BrokenResult, Store
 from sltlib.notebook import outputs, plan, profiles
 
@@ -52,6 +53,7 @@ def write(profile: str, notebook: str, store=None) -> int:
         print(f"{notebook}: left as it is, with {len(there)} seeds of the same trainings: `python -m sltlib unpack` takes a pack of them into "
               f"the store; to judge by fewer remove {folder}")  # fmt: skip
         return len(seeds)
+    one_data(result for result in stored.values() if result)
     known = _energies(folder)
     for point, seed, e in wanted:  # of every network that is here, also of other seeds: a pack of them has none
         if point.get(plan.READING) in plan.READINGS and stored[e.key] and stored[e.key].ticket_path:

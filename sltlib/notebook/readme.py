@@ -29,7 +29,7 @@ NOTEBOOKS = {
     "07_patch_tickets": ("which patches a (spiking) transformer needs: four rankings, random as the control", "minutes"),
     "08_table2_multisp": ("multi-level sparsity: Table 2, each level alone and together, Reward 2", "minutes"),
     "09_standard_tickets": ("tickets of trained networks beside the spiking ones: IMP, Early-Bird, Early-Time, SNIP, at equal cost", "minutes"),
-    "10_packed_tickets": ("what a ticket saves when it runs: from a mask to bits, exactness, bytes, time", "minutes"),
+    "10_packed_tickets": ("what a ticket saves when it runs: from a mask to lists of bits, exactness, bytes, time", "minutes"),
 }
 
 
@@ -49,13 +49,12 @@ def _metrics(notebook):
 
 
 def notebooks():
-    """A row for each notebook: command, time class and main result."""
-    lines = ["| notebook | shows | command | time | main result (`mini`) |", "|---|---|---|---|---|"]
+    """A row for each notebook: what it shows, time class and main result."""
+    lines = ["| notebook | shows | time | main result (`mini`) |", "|---|---|---|---|"]
     for name in profiles.blocks(PROFILE):
         shows, time = NOTEBOOKS[name]
-        command = f"`dvc repro figure@{name}`"
         result = _metrics(name)["result"] if _ran(name) else "not run yet"
-        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {command} | {time} | {result} |")
+        lines.append(f"| [{name}](notebooks/{name}.ipynb) | {shows} | {time} | {result} |")
     return "\n".join(lines)
 
 
